@@ -1,0 +1,1 @@
+"""Sluice: a Slurm-centric HPC gateway."""

@@ -1,0 +1,143 @@
+"""Every error that Sluice raises on purpose, one tree, each with a stable code.
+
+    SluiceError
+    ├── Invalid                  what was asked cannot be: fix it and ask again
+    │   ├── RecipeInvalid        a recipe file is broken (file, line, column, field)
+    │   ├── ParameterInvalid     an answer to a recipe's parameter is not allowed
+    │   ├── SettingsInvalid      sluice.toml or the environment is wrong
+    │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time, ...)
+    ├── NotFound                 there is no such thing, or you may not know of it
+    │   ├── RecipeNotFound
+    │   ├── SessionNotFound
+    │   ├── ClusterNotFound
+    │   └── ImageMissing         the recipe's image is not on the cluster yet
+    ├── Conflict                 it is not in a state for that
+    │   └── NotReady             the session has no endpoint now
+    ├── Unauthenticated          who are you?
+    ├── Forbidden                you may not
+    ├── Unavailable              something we depend on does not answer: try again later
+    │   ├── SchedulerUnavailable Slurm did not answer, or not in time
+    │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
+    │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait, then try again
+    │   ├── FilesUnavailable     the cluster's files cannot be reached
+    │   └── EndpointUnavailable  the session's node does not answer
+    ├── ImageBuildFailed         a build ran and failed; its last lines are in the message
+    └── ClusterError             the local cluster cannot be built, started or ended
+
+Messages say what is wrong and where; `hint` says what to do. HTTP status codes are given in
+gateway/web/errors.py, exit codes in gateway/cli/errors.py, and nowhere else.
+"""
+
+from typing import Any, ClassVar
+
+
+class SluiceError(Exception):
+    """Base of all. `code` is stable and documented; `retryable` says whether the same call may succeed later."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class Invalid(SluiceError):
+    code = "invalid"
+
+
+class RecipeInvalid(Invalid):
+    code = "recipe_invalid"
+
+
+class ParameterInvalid(Invalid):
+    code = "parameter_invalid"
+
+
+class SettingsInvalid(Invalid):
+    code = "settings_invalid"
+
+
+class SubmitRefused(Invalid):
+    code = "submit_refused"
+
+
+class NotFound(SluiceError):
+    code = "not_found"
+
+
+class RecipeNotFound(NotFound):
+    code = "recipe_not_found"
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
+
+
+class ClusterNotFound(NotFound):
+    code = "cluster_not_found"
+
+
+class ImageMissing(NotFound):
+    code = "image_missing"
+
+
+class Conflict(SluiceError):
+    code = "conflict"
+
+
+class NotReady(Conflict):
+    code = "not_ready"
+    retryable = True
+
+
+class Unauthenticated(SluiceError):
+    code = "unauthenticated"
+
+
+class Forbidden(SluiceError):
+    code = "forbidden"
+
+
+class Unavailable(SluiceError):
+    code = "unavailable"
+    retryable = True
+
+
+class SchedulerUnavailable(Unavailable):
+    code = "scheduler_unavailable"
+
+
+class SubmitUnknown(Unavailable):
+    code = "submit_unknown"
+    retryable = False
+
+
+class SubmitDeferred(Unavailable):
+    code = "submit_deferred"
+
+
+class FilesUnavailable(Unavailable):
+    code = "files_unavailable"
+
+
+class EndpointUnavailable(Unavailable):
+    code = "endpoint_unavailable"
+
+
+class ImageBuildFailed(SluiceError):
+    code = "image_build_failed"
+
+
+class ClusterError(SluiceError):
+    code = "cluster_error"
+
+
+def tree(base: type[SluiceError] = SluiceError) -> list[type[SluiceError]]:
+    """Every error class, parents before children, in order of definition."""
+    return [base, *(cls for child in base.__subclasses__() for cls in tree(child))]

@@ -1,0 +1,1 @@
+"""The Python SDK: sessions over HTTP, sync and async."""

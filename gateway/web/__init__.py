@@ -1,0 +1,1 @@
+"""What the HTTP services share: application factory, caller, errors, streams."""
