@@ -1,11 +1,11 @@
 """Every error that Sluice raises on purpose, one tree, each with a stable code.
 
     SluiceError
-    ├── Invalid                  what was asked cannot be: fix it and ask again
+    ├── Invalid                  what was asked cannot be: fix it
     │   ├── RecipeInvalid        a recipe file is broken (file, line, column, field)
     │   ├── ParameterInvalid     an answer to a recipe's parameter is not allowed
     │   ├── SettingsInvalid      sluice.toml or the environment is wrong
-    │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time, ...)
+    │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time)
     ├── NotFound                 there is no such thing, or you may not know of it
     │   ├── RecipeNotFound
     │   ├── SessionNotFound
@@ -18,7 +18,7 @@
     ├── Unavailable              something we depend on does not answer: try again later
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
     │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
-    │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait, then try again
+    │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
     │   ├── FilesUnavailable     the cluster's files cannot be reached
     │   └── EndpointUnavailable  the session's node does not answer
     ├── ImageBuildFailed         a build ran and failed; its last lines are in the message

@@ -1,0 +1,133 @@
+"""Slurm jobs as Sluice sees them: what we send, what we are told, what we keep."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+JOB_NAME_PREFIX = "sluice-"
+
+
+class JobState(StrEnum):
+    """Slurm's base states, and UNKNOWN for a word that no table of ours knows. Names are Slurm's own."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+    TIMEOUT = "TIMEOUT"
+    NODE_FAIL = "NODE_FAIL"
+    PREEMPTED = "PREEMPTED"
+    BOOT_FAIL = "BOOT_FAIL"
+    DEADLINE = "DEADLINE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def ended(self) -> bool:
+        """The job will not run again under this id. UNKNOWN is not an end."""
+        return self not in _LIVE
+
+
+_LIVE = {JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.UNKNOWN}
+
+
+class JobRole(StrEnum):
+    PRIMARY = "primary"
+    SUCCESSOR = "successor"
+    REPLICA = "replica"
+
+
+class JobOptions(BaseModel):
+    """What Slurm is asked for: the `#SBATCH` lines of a script and the fields of a REST submission, one value.
+
+    time_limit in minutes, memory in MiB per node; gres as Slurm writes it (`gpu:a100:2`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_limit: int | None = None
+    nodes: int = 1
+    tasks: int = 1
+    tasks_per_node: int | None = None
+    cpus_per_task: int = 1
+    memory: int | None = None
+    gres: str | None = None
+    constraint: str | None = None
+    exclusive: bool = False
+    requeue: bool = False
+    output: str = "/dev/null"
+    working_directory: str = "/"
+
+
+class JobScript(BaseModel):
+    """One job, ready to be sent: the same value is shown by a dry run and given to Slurm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    options: JobOptions
+    text: str
+
+
+class SeenJob(BaseModel):
+    """What Slurm said of a job at one moment. Times are UTC; `restarts` counts requeues."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: int
+    name: str = ""
+    user: str = ""
+    state: JobState
+    flags: frozenset[str] = frozenset()
+    reason: str = ""
+    nodes: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    comment: str = ""
+    restarts: int = 0
+    priority_position: int | None = None
+    submit_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    time_limit: int | None = None
+
+
+class Job(BaseModel):
+    """One Slurm job of a session, as kept in the database.
+
+    `intent_at` is written before anything is sent; `job_id` after Slurm answered. An intent without an id
+    means: it may exist, look it up by `name`, never send it again unseen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session_id: str
+    attempt: int
+    role: JobRole = JobRole.PRIMARY
+    name: str
+    intent_at: datetime | None = None
+    missed_at: datetime | None = None
+    not_before: datetime | None = None
+    job_id: int | None = None
+    state: JobState | None = None
+    reason: str = ""
+    nodes: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    comment: str = ""
+    restarts: int = 0
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancelled_at: datetime | None = None
+
+
+def job_name(session_id: str, attempt: int) -> str:
+    """The Slurm job name of a session's attempt: how a job is found again after any doubt."""
+    return f"{JOB_NAME_PREFIX}{session_id.lower()}-{attempt}"

@@ -1,0 +1,224 @@
+"""Settings: one `sluice.toml`, every key also as `SLUICE_...` in the environment; an unknown key is an error.
+
+The file is the first of $SLUICE_CONFIG, ./sluice.toml, ~/.config/sluice/sluice.toml, /etc/sluice/sluice.toml.
+With no file and no cluster configured, a machine with `sbatch` on its PATH is used in single-user mode.
+"""
+
+import difflib
+import os
+import pwd
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.errors import ClusterNotFound, SettingsInvalid
+
+ENV_PREFIX = "SLUICE_"
+ENV_SEPARATOR = "__"
+_NOT_SETTINGS = {"SLUICE_CONFIG", "SLUICE_URL", "SLUICE_TOKEN"}
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/sluice")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "sluice"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClusterSettings(Section):
+    """One Slurm installation: how it is asked, how its files are reached, who jobs run as."""
+
+    backend: Literal["rest", "cli"] = Field(
+        "cli", description="How Slurm is asked: slurmrestd, or its commands."
+    )
+    rest_url: str | None = Field(None, description="Base address of slurmrestd, e.g. http://ctl:6820.")
+    jwt_key_file: Path | None = Field(
+        None, description="Slurm's HS256 key, with which the gateway signs tokens."
+    )
+    files: Literal["sftp", "mounted"] = Field(
+        "mounted",
+        description="How the cluster's files are reached: SFTP to the login node, or the same path here.",
+    )
+    ssh_host: str | None = Field(None, description="Login node; unset: commands run on this machine.")
+    ssh_port: int = Field(22, description="Port of the login node's sshd.")
+    known_hosts_file: Path | None = Field(
+        None, description="Host keys of login and build host; always checked."
+    )
+    user_ca_key_file: Path | None = Field(
+        None, description="Private key of the user CA that sshd trusts; signs certificates of a few minutes."
+    )
+    build_host: str | None = Field(None, description="Where images are built; unset: on the login node.")
+    build_port: int = Field(22, description="Port of the build host's sshd.")
+    image_dir: str = Field("~/.sluice/images", description="Folder of the images on the cluster.")
+    session_root: str = Field(
+        ".sluice/sessions",
+        description="Folder of session directories; a relative path starts at the user's home.",
+    )
+    unix_user: str | None = Field(
+        None, description="Unix user that jobs run as; unset: who runs the gateway."
+    )
+    default_partition: str | None = Field(None, description="Partition where a recipe names none.")
+    account: str | None = Field(None, description="Slurm account of the jobs; unset: the user's default.")
+    qos: str | None = Field(None, description="QOS of the jobs; unset: the default.")
+    comment_field: Literal["comment", "extra"] = Field(
+        "comment", description="Job field in which the agent announces itself."
+    )
+
+    @property
+    def user(self) -> str:
+        """The Unix user that jobs run as."""
+        return self.unix_user or pwd.getpwuid(os.getuid()).pw_name
+
+
+class RecipesSettings(Section):
+    folders: tuple[Path, ...] = Field(
+        (), description="Site folders of recipes; they override shipped ones by name."
+    )
+
+
+class ServeSettings(Section):
+    host: str = Field("127.0.0.1", description="Address that the services listen on.")
+    all_port: int = Field(8000, description="Port of `sluice serve all`.")
+    server_port: int = Field(8001, description="Port of the server.")
+    client_port: int = Field(8002, description="Port of the client service.")
+    monitoring_port: int = Field(8003, description="Port of the monitoring service.")
+    logs_port: int = Field(8004, description="Port of the logs service.")
+    log_format: Literal["json", "text"] = Field("json", description="How services write their logs.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+
+
+class ReconcileSettings(Section):
+    poll_seconds: float = Field(
+        2.0, gt=0, description="Longest time between two looks at Slurm while jobs are live."
+    )
+    busy_poll_seconds: float = Field(0.5, gt=0, description="The same for a while after a submit or a stop.")
+    submit_concurrency: int = Field(
+        16, ge=1, le=256, description="Submissions under way at once, per cluster."
+    )
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    state_dir: Path = Field(
+        default_factory=_default_state_dir, description="Database, token and keys of the gateway."
+    )
+    database_url: str | None = Field(None, description="SQLAlchemy address; unset: SQLite in state_dir.")
+    default_cluster: str | None = Field(
+        None, description="Cluster where a caller names none; unset: the only one."
+    )
+    clusters: Mapping[str, ClusterSettings] = Field({}, description="The Slurm clusters, by name.")
+    recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
+    serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
+    reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
+    source: Path | None = Field(
+        None, exclude=True, description="The file that these settings were read from."
+    )
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.state_dir / 'sluice.db'}"
+
+    def cluster(self, name: str | None = None) -> tuple[str, ClusterSettings]:
+        """The named cluster, or the default one. ClusterNotFound says which there are."""
+        wanted = (
+            name or self.default_cluster or (next(iter(self.clusters)) if len(self.clusters) == 1 else None)
+        )
+        if wanted is not None and wanted in self.clusters:
+            return wanted, self.clusters[wanted]
+        known = ", ".join(sorted(self.clusters)) or "none"
+        if wanted is None:
+            raise ClusterNotFound(
+                f"no cluster was named and there is no single default (configured: {known})",
+                hint="`sluice cluster up` makes one here; or set default_cluster in sluice.toml.",
+            )
+        raise ClusterNotFound(
+            f"there is no cluster {wanted!r} (configured: {known})", hint=nearest(wanted, self.clusters)
+        )
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. SettingsInvalid names the file, the key and the nearest known one."""
+    environ = os.environ if environ is None else environ
+    source = path or find(environ)
+    values: dict[str, Any] = {}
+    if source is not None:
+        try:
+            values = tomllib.loads(source.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsInvalid(f"{source}: {error}", hint="The file must be TOML.") from error
+        except OSError as error:
+            raise SettingsInvalid(
+                f"{source}: {error.strerror}", hint="Is the path right, and may you read it?"
+            ) from error
+    _overlay(values, environ)
+    if not values.get("clusters") and shutil.which("sbatch", path=environ.get("PATH")):
+        values["clusters"] = {"local": {}}
+    try:
+        return Settings.model_validate({**values, "source": source})
+    except ValidationError as error:
+        raise _explained(error, source) from error
+
+
+def find(environ: Mapping[str, str]) -> Path | None:
+    """The settings file in force, if there is one."""
+    if named := environ.get("SLUICE_CONFIG"):
+        return Path(named)
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
+    places = (Path("sluice.toml"), home / "sluice/sluice.toml", Path("/etc/sluice/sluice.toml"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def nearest(word: str, known: Mapping[str, object] | set[str]) -> str:
+    """A hint that names the nearest known word, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}."
+
+
+def _overlay(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Put `SLUICE_SERVE__HOST=...` over `serve.host`; lists and numbers in JSON form are left to pydantic."""
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or name in _NOT_SETTINGS or name.startswith("SLUICE_CLUSTER_"):
+            continue
+        *sections, key = name.removeprefix(ENV_PREFIX).lower().split(ENV_SEPARATOR)
+        if not sections and key not in Settings.model_fields:
+            continue  # another program's variable, or one of a job's
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value.split(os.pathsep) if (*sections, key) == ("recipes", "folders") else value
+
+
+def _explained(error: ValidationError, source: Path | None) -> SettingsInvalid:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    where = f"{source}: {place}" if source else place
+    if first["type"] != "extra_forbidden":
+        return SettingsInvalid(f"{where}: {first['msg']}", hint=f"Got {first['input']!r}.")
+    return SettingsInvalid(
+        f"{where}: unknown setting", hint=nearest(str(first["loc"][-1]), _known(first["loc"][:-1]))
+    )
+
+
+def _known(place: tuple[int | str, ...]) -> set[str]:
+    model: type[BaseModel] = Settings
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if (
+            field is not None
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
+            model = field.annotation
+        elif str(part) == "clusters":
+            model = ClusterSettings
+    return set(model.model_fields)
