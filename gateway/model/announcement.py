@@ -51,11 +51,7 @@ def parse(comment: str) -> Endpoint | Ended | None:
     """Read a job comment; None for anything that is not an announcement of ours."""
     if found := _READY.fullmatch(comment.strip()):
         port = int(found[2])
-        return (
-            Endpoint(host=found[1].strip("[]"), port=port, fingerprint=found[3])
-            if 0 < port <= MAX_PORT
-            else None
-        )
+        return Endpoint(host=found[1].strip("[]"), port=port, fingerprint=found[3]) if 0 < port <= MAX_PORT else None
     if (found := _ENDED.fullmatch(comment.strip())) and found[1] in _REASONS:
         return Ended.model_validate({"reason": found[1], "code": int(found[2])})
     return None

@@ -1,0 +1,173 @@
+"""What travels over /api/v1: requests and views, shared by server, SDK and command line."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.model.inventory import Gpus, Node, Partition
+from gateway.model.session import Condition
+
+
+T = TypeVar("T")
+
+
+class View(BaseModel):
+    """An answer: readers ignore fields that they do not know, so the server may be newer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class SessionRequest(BaseModel):
+    """A session to be started. `resources` overrides the recipe's (nodes, cpus, memory, time, partition, qos, gpus...)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field(description="Name of the recipe.", examples=["llama-cpp"])
+    version: str | None = Field(None, description="Version of the recipe; unset: the newest.")
+    name: str | None = Field(
+        None,
+        description="Name of the session, unique among your live ones; unset: made from the recipe's.",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    )
+    project: str = Field(
+        "default", description="Project that the session belongs to.", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"
+    )
+    cluster: str | None = Field(None, description="Cluster to run on; unset: the default one.")
+    parameters: Mapping[str, Any] = Field(
+        {}, description="Answers to the recipe's parameters.", examples=[{"context": 512}]
+    )
+    resources: Mapping[str, Any] = Field(
+        {}, description="Overrides of the recipe's resources.", examples=[{"time": "30m"}]
+    )
+    labels: Mapping[str, str] = Field({}, description="Labels of your own.")
+
+
+class ScriptView(View):
+    """What was sent, or would be sent, to Slurm: the script and the options in Slurm's terms."""
+
+    script: str
+    options: Mapping[str, Any]
+    image: str = Field("", description="Path of the image on the cluster.")
+    sha256: str = Field("", description="Digest of the image.")
+
+
+class JobView(View):
+    attempt: int
+    name: str
+    job_id: int | None
+    state: str | None = Field(description="Slurm's base state.")
+    reason: str
+    nodes: str
+    exit_code: int | None
+    signal: int | None
+    restarts: int
+    submitted_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class SessionView(View):
+    id: str
+    name: str
+    owner: str
+    project: str
+    cluster: str
+    unix_user: str
+    recipe: str
+    recipe_version: str
+    kind: Literal["service", "batch"]
+    phase: str = Field(description="requested queued starting ready|running stopping succeeded failed stopped")
+    reason: str = Field(description="A stable word: Slurm's pending reason, or why the session ended.")
+    message: str = Field(description="A sentence for people.")
+    ended: bool
+    conditions: Mapping[str, Condition]
+    model: str | None = Field(None, description="Model name under which /v1 serves it.")
+    image: str
+    image_sha256: str
+    parameters: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    labels: Mapping[str, str]
+    stop_requested: bool
+    created_at: datetime
+    updated_at: datetime
+    ready_at: datetime | None
+    ended_at: datetime | None
+    job: JobView
+    queue_position: int | None = Field(None, description="Place among the pending jobs of the partition, 1 is next.")
+
+
+class Page(View, Generic[T]):
+    """One page of a list; pass `next` as `cursor` to get the following one."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class EventView(View):
+    id: int
+    session: str
+    type: str = Field(examples=["session.phase"])
+    at: datetime
+    data: Mapping[str, Any]
+
+
+class RecipeView(View):
+    name: str
+    version: str
+    title: str
+    description: str
+    kind: Literal["service", "batch"]
+    image: str
+    deprecated: bool = False
+    labels: Mapping[str, str] = {}
+
+
+class RecipeProblem(View):
+    """A recipe file that could not be read; the rest of the catalogue is served."""
+
+    file: str
+    message: str
+
+
+class LogChunk(View):
+    """A piece of a log. Ask again with `offset=next` to go on."""
+
+    file: str
+    offset: int
+    next: int
+    size: int
+    text: str
+
+
+class ClusterView(View):
+    name: str
+    backend: str
+    version: str
+    reachable: bool
+    message: str
+    polled_at: datetime | None
+    partitions: list[Partition]
+    nodes: list[Node]
+    gpus: list[Gpus]
+
+
+class HealthView(View):
+    status: Literal["ok", "degraded"]
+    version: str
+    checks: Mapping[str, str]
+
+
+class Problem(View):
+    """RFC 9457 problem details, with our stable `code`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    retryable: bool = False
+    instance: str = ""
+    request_id: str = ""
