@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.model.inventory import Gpus, Node, Partition
 from gateway.model.session import Condition
 
-
 T = TypeVar("T")
 
 
@@ -20,7 +19,7 @@ class View(BaseModel):
 
 
 class SessionRequest(BaseModel):
-    """A session to be started. `resources` overrides the recipe's (nodes, cpus, memory, time, partition, qos, gpus...)."""
+    """A session to be started. `resources` overrides the recipe's: nodes, cpus, memory, time, partition, gpus, ..."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

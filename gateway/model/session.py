@@ -147,7 +147,7 @@ def _running_service(session: Session, seen: SeenJob, now: datetime) -> Step:
 
 
 def _missing(session: Session, now: datetime) -> Step | None:
-    """Neither queue nor accounting knows the job. Accounting may be minutes late, so wait long before calling it lost."""
+    """Neither queue nor accounting knows the job. Accounting may be minutes late: wait long before calling it lost."""
     if session.job.missed_at is None:
         return Step(session=_with_job(session, missed_at=now))
     if now < session.job.missed_at + LOST_AFTER:

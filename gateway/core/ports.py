@@ -1,0 +1,136 @@
+"""What core needs of the world: Slurm, a cluster's files, the agent in a job. Adapters on the floor above fit these."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.model.announcement import Endpoint
+from gateway.model.inventory import Inventory
+from gateway.model.job import JobScript, SeenJob
+
+
+class SchedulerInfo(BaseModel):
+    """Which Slurm answered, and how it was asked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: str
+    version: str
+    backend: str
+
+
+class Scheduler(Protocol):
+    """One Slurm. Every call may raise SchedulerUnavailable, which says nothing about any job."""
+
+    async def submit(self, script: JobScript, user: str) -> int:
+        """Submit as the Unix user; the job id.
+
+        SubmitRefused: final (Slurm's words in the message). SubmitDeferred: a limit, try later.
+        SchedulerUnavailable: certainly not submitted. SubmitUnknown: the answer was lost; look it up by name.
+        """
+
+    async def look(self, job_ids: Collection[int]) -> Mapping[int, SeenJob]:
+        """Queue first, then accounting for those that left it. An id that neither knows is left out."""
+
+    async def find(self, name: str, user: str) -> SeenJob | None:
+        """A job of the user by its name, in queue or accounting; None only if both answered and neither has it."""
+
+    async def cancel(self, job_id: int, user: str) -> None:
+        """End a job as its owner. No error if it has ended already; Forbidden if Slurm refuses."""
+
+    async def inventory(self) -> Inventory: ...
+
+    async def info(self) -> SchedulerInfo: ...
+
+    async def close(self) -> None: ...
+
+
+class FileStat(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: int
+    mode: int
+    modified: datetime
+    directory: bool
+
+
+class Files(Protocol):
+    """A cluster's files, reached as the Unix user; relative paths start at the user's home.
+
+    Any call may raise FilesUnavailable, NotFound or Forbidden.
+    """
+
+    async def read(self, user: str, path: str, *, offset: int = 0, limit: int = 1 << 20) -> bytes:
+        """At most `limit` bytes from `offset`; a negative offset counts from the end."""
+
+    async def write(self, user: str, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Write atomically (temporary file, rename); missing parent folders are made 0700."""
+
+    async def stat(self, user: str, path: str) -> FileStat | None: ...
+
+    async def list(self, user: str, path: str) -> Sequence[FileStat]: ...
+
+    async def remove(self, user: str, path: str) -> None:
+        """Remove a file or a whole folder; no error if it is not there."""
+
+    async def upload(self, user: str, local: str, path: str, *, mode: int = 0o644) -> None:
+        """Copy a local file of any size in constant memory, atomically."""
+
+    async def close(self) -> None: ...
+
+
+class AgentStatus(BaseModel):
+    """What an agent says of its service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    phase: str
+    in_flight: int
+    idle_seconds: float
+    requests: int
+
+
+class Agents(Protocol):
+    """The control channel to the agents of ready jobs.
+
+    EndpointUnavailable if the agent cannot be reached or does not show the announced certificate.
+    """
+
+    async def status(self, endpoint: Endpoint) -> AgentStatus: ...
+
+
+class CommandResult(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Shell(Protocol):
+    """Runs programs on a machine as a Unix user: the login node, the build host, or here. Argument lists only."""
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the far side must be told to end, too
+        on_line: "LineHandler | None" = None,
+    ) -> CommandResult: ...
+
+    async def close(self) -> None: ...
+
+
+class LineHandler(Protocol):
+    def __call__(self, line: str, /) -> None: ...
+
+
+class Clock(Protocol):
+    def __call__(self) -> datetime:
+        """Now, in UTC."""

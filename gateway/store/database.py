@@ -1,0 +1,145 @@
+"""The database: reads in a few threads, writes grouped into durable transactions.
+
+SQLite has one writer, and a durable commit costs a sync of the disk. So writes queue up for one thread that runs
+all that are waiting, each in its own savepoint, and commits them together: a hundred callers share one sync, and
+every one of them is told only after it. On PostgreSQL the same code runs with its own concurrency control.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.pool import QueuePool
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+GROUP = 256
+READERS = 4
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """One database by its SQLAlchemy address. `open()` brings the schema up to date; `close()` ends its threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.engine = create_engine(
+            self.url, poolclass=QueuePool, pool_size=READERS + 1, max_overflow=2, pool_pre_ping=not self._sqlite
+        )
+        if self._sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self.writing = self.engine.execution_options(writing=True)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="db-read")
+        self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_forever, name="db-write", daemon=True)
+
+    @property
+    def _sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    def open(self) -> None:
+        """Make the file's folder, migrate to the newest schema, start writing."""
+        if self._sqlite and self.url.database not in {None, "", ":memory:"}:
+            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        migrate(self)
+        self._writer.start()
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` on a connection that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in a transaction; returns only when it is durable. An exception undoes this work alone."""
+        future: Future[T] = Future()
+        self._queue.put((work, future))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Finish the writes that are queued, then let go of everything."""
+        if self._writer.is_alive():
+            self._queue.put(None)
+            self._writer.join()
+        self._readers.shutdown()
+        self.engine.dispose()
+
+    def _read(self, work: Work[T]) -> T:
+        with self.engine.connect() as connection:
+            return work(connection)
+
+    def _write_forever(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group, last = [first], False
+            while len(group) < GROUP and not self._queue.empty():
+                if (item := self._queue.get()) is None:
+                    last = True
+                    break
+                group.append(item)
+            self._write(group)
+            if last:
+                return
+
+    def _write(self, group: list[tuple[Work[Any], Future[Any]]]) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        try:
+            with self.writing.begin() as connection:
+                for work, future in group:
+                    if not future.set_running_or_notify_cancel():
+                        continue
+                    try:
+                        with connection.begin_nested():
+                            done.append((future, work(connection)))
+                    except Exception as error:  # noqa: BLE001 - it is the caller's, who waits for it
+                        future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - the commit failed: every one of the group must know
+            for future, _ in done:
+                future.set_exception(error)
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, result in done:
+            future.set_result(result)
+
+
+def migrate(database: Database, revision: str = "head") -> None:
+    """Bring the schema to `revision`, up or down."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with database.writing.begin() as connection:
+        config.attributes["connection"] = connection
+        current = MigrationContext.configure(connection).get_current_revision()
+        script = ScriptDirectory.from_config(config)
+        target = script.get_revision(revision)
+        ahead = current is not None and current not in {step.revision for step in script.walk_revisions(head=revision)}
+        if target is not None and ahead:
+            command.downgrade(config, target.revision)
+        else:
+            command.upgrade(config, revision)
+
+
+def ping(connection: Connection) -> None:
+    """Raises if the database does not answer."""
+    connection.execute(text("SELECT 1"))
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    """WAL, so that readers never wait; FULL, so that an accepted session survives a power cut."""
+    del record
+    connection.isolation_level = None  # the driver begins no transaction behind our back, so savepoints work
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: a transaction that read first and then writes could fail half way."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writing") else "BEGIN")

@@ -1,0 +1,152 @@
+"""The tables. Times are UTC; JSON columns hold the dumps of frozen models."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite keeps no time zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        del dialect
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("cluster", String(63), nullable=False),
+    Column("unix_user", String(63), nullable=False),
+    Column("recipe", String(63), nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("conditions", JSON, nullable=False),
+    Column("endpoint", JSON),
+    Column("stop_requested_at", UtcDateTime),
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("ready_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("attempt", Integer, nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("idempotency_digest", String(64)),
+    UniqueConstraint("owner", "idempotency_key"),
+)
+Index(None, sessions.c.owner, sessions.c.id)
+Index("ix_sessions_live", sessions.c.cluster, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
+Index(
+    "uq_sessions_live_name",
+    sessions.c.owner,
+    sessions.c.name,
+    unique=True,
+    sqlite_where=~sessions.c.ended,
+    postgresql_where=~sessions.c.ended,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("intent_at", UtcDateTime),
+    Column("missed_at", UtcDateTime),
+    Column("not_before", UtcDateTime),
+    Column("job_id", BigInteger, index=True),
+    Column("state", String(16)),
+    Column("reason", Text, nullable=False),
+    Column("nodes", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("comment", Text, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("submitted_at", UtcDateTime),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("cancelled_at", UtcDateTime),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("type", String(63), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("data", JSON, nullable=False),
+    Index(None, "session_id", "id"),
+    Index(None, "owner", "id"),
+    sqlite_autoincrement=True,
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("cluster", String(63), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("built_at", UtcDateTime, nullable=False),
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("backend", String(16), nullable=False),
+    Column("slurm_version", String(63), nullable=False),
+    Column("reachable", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("polled_at", UtcDateTime),
+    Column("poll_seconds", Float),
+    Column("inventory", JSON),
+)

@@ -1,0 +1,166 @@
+"""Sessions in the database. Reads start from the caller (`visible_to`); writes are guarded by the version read."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+
+from gateway.errors import Conflict, SessionNotFound
+from gateway.model.job import Job
+from gateway.model.principal import Principal
+from gateway.model.session import Phase, Session
+from gateway.store.schema import events, jobs, sessions
+
+_JOB = [column.label(f"job_{column.name}") for column in jobs.columns]
+_JOB_FIELDS = tuple(Job.model_fields)
+_SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "job")
+
+
+class SessionQuery(BaseModel):
+    """Filters of a list; `cursor` is the id of the last session of the page before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phase: Phase | None = None
+    recipe: str | None = None
+    project: str | None = None
+    cluster: str | None = None
+    name: str | None = None
+    ended: bool | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+def visible_to(caller: Principal) -> Select[Any]:
+    """The sessions that the caller may know of: the only way to query them for someone."""
+    query = _joined()
+    return query if caller.admin else query.where(sessions.c.owner == caller.name)
+
+
+def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:
+    """Insert a new session and its first job."""
+    row = _row(session) | {"idempotency_key": key, "idempotency_digest": digest}
+    connection.execute(insert(sessions).values(row))
+    connection.execute(insert(jobs).values(session.job.model_dump()))
+    append_events(connection, [(session, "session.created", {"recipe": session.plan.recipe, "name": session.name})])
+
+
+def by_key(connection: Connection, caller: Principal, key: str) -> tuple[Session, str] | None:
+    """The session that the caller made with this idempotency key, and the digest of that request."""
+    query = visible_to(caller).where(sessions.c.owner == caller.name, sessions.c.idempotency_key == key)
+    row = connection.execute(query.add_columns(sessions.c.idempotency_digest)).one_or_none()
+    return (_session(row), row.idempotency_digest) if row is not None else None
+
+
+def get(connection: Connection, caller: Principal, ref: str) -> Session:
+    """By id, or by name: a live session first, else the newest of that name."""
+    named = and_(sessions.c.name == ref, sessions.c.owner == caller.name)
+    query = visible_to(caller).where(or_(sessions.c.id == ref.upper(), named))
+    row = connection.execute(query.order_by(sessions.c.ended, sessions.c.id.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise SessionNotFound(f"there is no session {ref!r}", hint="`sluice list --all` shows your sessions.")
+    return _session(row)
+
+
+def find(connection: Connection, caller: Principal, query: SessionQuery) -> tuple[list[Session], str | None]:
+    """One page, newest first, and the cursor of the next."""
+    wanted = visible_to(caller)
+    for name in ("recipe", "project", "cluster", "name", "ended"):
+        if (value := getattr(query, name)) is not None:
+            wanted = wanted.where(sessions.c[name] == value)
+    if query.phase is not None:
+        wanted = wanted.where(sessions.c.phase == query.phase.value)
+    if query.cursor is not None:
+        wanted = wanted.where(sessions.c.id < query.cursor)
+    rows = connection.execute(wanted.order_by(sessions.c.id.desc()).limit(query.limit + 1)).all()
+    found = [_session(row) for row in rows[: query.limit]]
+    return found, found[-1].id if len(rows) > query.limit else None
+
+
+def ready(connection: Connection, caller: Principal) -> list[Session]:
+    """The caller's services that can be called now."""
+    query = visible_to(caller).where(sessions.c.phase == Phase.READY.value, sessions.c.endpoint.is_not(None))
+    return [found for row in connection.execute(query) if (found := _session(row)).endpoint is not None]
+
+
+def live(connection: Connection, cluster: str) -> list[Session]:
+    """Every session of a cluster that has not ended: the reconcile loop's question, asked for nobody."""
+    query = _joined().where(sessions.c.cluster == cluster, ~sessions.c.ended)
+    return [_session(row) for row in connection.execute(query.order_by(sessions.c.id))]
+
+
+def save(connection: Connection, before: Session, after: Session, now: datetime) -> Session | None:
+    """Write a changed session and the events of the change, if nobody wrote in between; None if somebody did."""
+    after = after.model_copy(update={"version": before.version + 1, "updated_at": now})
+    old, new = _row(before), _row(after)
+    changed = {name: value for name, value in new.items() if value != old[name]}
+    guard = and_(sessions.c.id == before.id, sessions.c.version == before.version)
+    if connection.execute(update(sessions).where(guard).values(changed)).rowcount == 0:
+        return None
+    if after.job != before.job:
+        this = and_(jobs.c.session_id == after.id, jobs.c.attempt == after.job.attempt)
+        connection.execute(update(jobs).where(this).values(after.job.model_dump(exclude={"session_id", "attempt"})))
+    append_events(connection, changes(before, after))
+    return after
+
+
+def remove(connection: Connection, session: Session) -> None:
+    """Forget an ended session; its events go with it."""
+    guard = and_(sessions.c.id == session.id, sessions.c.ended)
+    if connection.execute(delete(sessions).where(guard)).rowcount == 0:
+        raise Conflict(f"session {session.name} has not ended", hint="Stop it first: sluice stop.")
+
+
+def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dict[str, Any]]]:
+    """The events that a change is worth telling: (session, type, data)."""
+    if after.phase is not before.phase:
+        yield (
+            after,
+            "session.phase",
+            {"phase": after.word, "before": before.word, "reason": after.reason, "message": after.message},
+        )
+    elif (after.reason, after.message) != (before.reason, before.message):
+        yield after, "session.reason", {"phase": after.word, "reason": after.reason, "message": after.message}
+    if after.job.job_id != before.job.job_id:
+        yield after, "session.submitted", {"job_id": after.job.job_id, "attempt": after.job.attempt}
+    for name, condition in after.conditions.items():
+        if condition != before.conditions.get(name):
+            data = {"name": name, "status": condition.status, "message": condition.message}
+            yield after, "session.condition", data
+    if after.stop_requested_at is not None and before.stop_requested_at is None:
+        yield after, "session.stop_requested", {}
+
+
+def append_events(connection: Connection, told: Iterable[tuple[Session, str, dict[str, Any]]]) -> None:
+    rows = [
+        {"session_id": session.id, "owner": session.owner, "type": kind, "at": session.updated_at, "data": data}
+        for session, kind, data in told
+    ]
+    if rows:
+        connection.execute(insert(events), rows)
+
+
+def _joined() -> Select[Any]:
+    here = and_(jobs.c.session_id == sessions.c.id, jobs.c.attempt == sessions.c.attempt)
+    return select(sessions, *_JOB).join(jobs, here)
+
+
+def _row(session: Session) -> dict[str, Any]:
+    values = session.model_dump(mode="python", include=set(_SESSION_FIELDS) - {"plan", "conditions", "endpoint"})
+    return values | {
+        "phase": session.phase.value,
+        "ended": session.phase.ended,
+        "recipe": session.plan.recipe,
+        "plan": session.plan.model_dump(mode="json"),
+        "conditions": {name: c.model_dump(mode="json") for name, c in session.conditions.items()},
+        "endpoint": session.endpoint.model_dump() if session.endpoint else None,
+        "attempt": session.job.attempt,
+    }
+
+
+def _session(row: Row[Any]) -> Session:
+    values = row._mapping  # noqa: SLF001 - SQLAlchemy's documented name
+    job = {name: values[f"job_{name}"] for name in _JOB_FIELDS}
+    return Session.model_validate({name: values[name] for name in _SESSION_FIELDS} | {"job": job})
