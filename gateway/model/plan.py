@@ -1,0 +1,78 @@
+"""A plan: a recipe with its answers worked out, which is all that later steps need. Kept with the session."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway.model.jobspec import AbsolutePath, EnvName, Probe
+from gateway.model.parameter import Value
+from gateway.model.recipe import Kind
+from gateway.model.resources import Resources
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PinnedImage(_Part):
+    """One image at one moment: its name, where it lies on the cluster, and what is in it."""
+
+    name: str
+    path: AbsolutePath
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PlannedMount(_Part):
+    """A path of the cluster (absolute, or relative to the user's home) in the container."""
+
+    source: str
+    target: AbsolutePath
+    writable: bool = False
+
+
+class PlannedService(_Part):
+    """How the service listens, what it serves, when it is ready. `start_timeout` in seconds."""
+
+    listen: Literal["socket", "port"] = "socket"
+    protocol: Literal["openai", "http"] = "http"
+    model: str | None = None
+    probe: Probe
+    start_timeout: float = 1800
+
+
+class PlannedLifecycle(_Part):
+    """Seconds; see the recipe's `lifecycle`."""
+
+    grace: float = 15
+    kill_after: float = 30
+    before_limit: float = 60
+    requeue: bool = False
+
+
+class Plan(_Part):
+    """What shall run. `parameters` leaves secrets out; `secrets` maps variables to the parameters that hold them."""
+
+    recipe: str
+    version: str
+    digest: str
+    kind: Kind
+    image: PinnedImage
+    parameters: dict[str, Value | None] = Field(default_factory=dict)
+    resources: Resources = Resources()
+    command: tuple[str, ...] | None = None
+    script: str | None = None
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    secrets: dict[EnvName, str] = Field(default_factory=dict)
+    mounts: tuple[PlannedMount, ...] = ()
+    service: PlannedService | None = None
+    lifecycle: PlannedLifecycle = PlannedLifecycle()
+    outputs: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class ClusterDefaults(_Part):
+    """What a cluster's settings give where neither recipe nor user says anything."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
