@@ -91,6 +91,12 @@ def live(connection: Connection, cluster: str) -> list[Session]:
     return [_session(row) for row in connection.execute(query.order_by(sessions.c.id))]
 
 
+def reread(connection: Connection, session_id: str) -> Session | None:
+    """The session as it is now, for a writer that already holds it."""
+    row = connection.execute(_joined().where(sessions.c.id == session_id)).one_or_none()
+    return _session(row) if row is not None else None
+
+
 def save(connection: Connection, before: Session, after: Session, now: datetime) -> Session | None:
     """Write a changed session and the events of the change, if nobody wrote in between; None if somebody did."""
     after = after.model_copy(update={"version": before.version + 1, "updated_at": now})

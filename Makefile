@@ -1,0 +1,64 @@
+# Sluice: `make up` tries it, `make test` proves it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates
+PROGRAMS := debootstrap shellcheck ip
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check format docs acceptance bench clean system
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(READY) ## Bring up a Slurm cluster and Sluice, start a model server as a job, ask it a question
+	@$(BIN)/sluice up
+
+down: $(READY) ## End everything that `make up` started
+	@$(BIN)/sluice down
+
+test: $(READY) check ## Run the checks and every test but the long acceptance runs
+	$(BIN)/pytest -m "not acceptance"
+
+check: $(READY) ## Formatting, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Generate the reference pages from the code
+	$(BIN)/python -m gateway.cli.reference
+
+acceptance: $(READY) ## The long runs: vLLM and PyTorch in real jobs
+	$(BIN)/pytest -m acceptance
+
+bench: $(READY) ## Measure against the raw thing; prints a table, writes .benchmarks/
+	$(BIN)/python -m benchmarks.run
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+
+# The environment is made anew when what it is made of changes.
+$(READY): pyproject.toml constraints.txt | system
+	@echo "Setting up the Python environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[server,ssh,monitoring,openai]' --requirement requirements-dev.txt
+	@touch $@
+
+# Programs of the system that the local cluster and the tests use. Asked for only where one is missing.
+system:
+	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing=1; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" != 0 ]; then echo "Missing programs. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi; \
+		echo "Installing $(PACKAGES) ..."; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
+	fi

@@ -1,0 +1,76 @@
+"""The gateway put together: what every use case needs, made once by the process that serves it."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
+from gateway.core.recipes import Catalogue
+from gateway.errors import ClusterNotFound
+from gateway.settings import ClusterSettings, Settings
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """One Slurm installation with its ways in. `build_shell` runs image builds; None where none can be run."""
+
+    name: str
+    settings: ClusterSettings
+    scheduler: Scheduler
+    files: Files
+    build_shell: Shell | None = None
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self.scheduler.close()
+        await self.files.close()
+        if self.build_shell is not None:
+            await self.build_shell.close()
+
+
+class Bell:
+    """Wakes everybody who waits, in this process: a hint to look at the database again, never the news itself."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    async def wait(self, at_most: float) -> None:
+        """Return at the next ring, or after `at_most` seconds."""
+        try:
+            async with asyncio.timeout(at_most):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """`work` is rung when there is something to reconcile, `news` when events were written."""
+
+    settings: Settings
+    db: Database
+    clusters: Mapping[str, Cluster]
+    catalogue: Catalogue
+    agents: Agents
+    client_ca: str
+    clock: Clock
+    work: Bell = field(default_factory=Bell)
+    news: Bell = field(default_factory=Bell)
+
+    def cluster(self, name: str | None = None) -> Cluster:
+        """The named cluster, or the default one."""
+        wanted, _ = self.settings.cluster(name)
+        if wanted not in self.clusters:
+            raise ClusterNotFound(f"the cluster {wanted!r} is not connected")
+        return self.clusters[wanted]
+
+    async def close(self) -> None:
+        """Close the clusters and then the database."""
+        await asyncio.gather(*(cluster.close() for cluster in self.clusters.values()))
+        self.db.close()

@@ -1,0 +1,41 @@
+"""Events as a stream: what is in the database first, then what comes, until the reader has enough."""
+
+from collections.abc import AsyncIterator
+
+from gateway.core.context import Gateway
+from gateway.model.principal import Principal
+from gateway.store import events as store
+from gateway.store import sessions
+from gateway.store.events import Event
+
+LOOK_AGAIN = 1.0
+
+
+async def follow(
+    gateway: Gateway, caller: Principal, *, session: str | None = None, after: int = 0, until_end: bool = False
+) -> AsyncIterator[Event]:
+    """The caller's events with ids above `after`, of one session or of all, as they are written.
+
+    With `until_end` the stream of a session ends when the session has ended and all of its events are out.
+    Other processes write, too, so the database is looked at every second even when nobody rang.
+    """
+    session_id = (await gateway.db.read(lambda c: sessions.get(c, caller, session))).id if session else None
+    while True:
+        ended = False
+        if until_end and session_id is not None:
+            held = await gateway.db.read(lambda connection: sessions.reread(connection, session_id))
+            ended = held is None or held.phase.ended
+        last = after
+        found = await gateway.db.read(lambda c: store.after(c, caller, last, session_id=session_id))
+        for event in found:
+            after = event.id
+            yield event
+        if ended and len(found) < store.PAGE:
+            return
+        if not found:
+            await gateway.news.wait(LOOK_AGAIN)
+
+
+async def newest(gateway: Gateway) -> int:
+    """The id of the newest event: where a reader starts who wants only what comes."""
+    return await gateway.db.read(store.newest)

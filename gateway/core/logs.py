@@ -1,0 +1,80 @@
+"""Logs of a session, read where the job writes them: in the session directory, as the session's own user."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from gateway.core import sessions
+from gateway.core.context import Gateway
+from gateway.errors import NotFound
+from gateway.model.api import LogChunk
+from gateway.model.principal import Principal
+from gateway.model.session import Session
+
+LogFile = Literal["service", "job"]
+CHUNK = 1 << 18
+LOOK_AGAIN = 1.0
+
+
+async def read(
+    gateway: Gateway,
+    caller: Principal,
+    ref: str,
+    *,
+    file: LogFile = "service",
+    attempt: int | None = None,
+    offset: int = -65536,
+    limit: int = CHUNK,
+) -> LogChunk:
+    """A piece of a log: `service` is what the program wrote, `job` what the agent did. Offsets in bytes.
+
+    A negative offset counts from the end. An empty chunk while there is no log yet.
+    """
+    return await _read(gateway, await sessions.get(gateway, caller, ref), file, attempt, offset, limit)
+
+
+async def follow(
+    gateway: Gateway, caller: Principal, ref: str, *, file: LogFile = "service", offset: int = -65536
+) -> AsyncIterator[LogChunk]:
+    """The log from `offset` on as it grows, until the session has ended and all of it is out."""
+    while True:
+        session = await sessions.get(gateway, caller, ref)
+        chunk = await _read(gateway, session, file, None, offset, CHUNK)
+        if chunk.text:
+            offset = chunk.next
+            yield chunk
+        elif session.phase.ended:
+            return
+        else:
+            await gateway.news.wait(LOOK_AGAIN)
+
+
+async def _read(
+    gateway: Gateway, session: Session, file: LogFile, attempt: int | None, offset: int, limit: int
+) -> LogChunk:
+    cluster = gateway.cluster(session.cluster)
+    name = f"{file}-{attempt or session.job.attempt}.log"
+    path = f"{sessions.directory(cluster, session)}/{name}"
+    found = await cluster.files.stat(session.unix_user, path)
+    if found is None:
+        return LogChunk(file=name, offset=0, next=0, size=0, text="")
+    start = max(0, found.size + offset) if offset < 0 else offset
+    try:
+        data = await cluster.files.read(session.unix_user, path, offset=start, limit=min(limit, CHUNK))
+    except NotFound:
+        data = b""
+    data = _whole_characters(data, final=session.phase.ended)
+    return LogChunk(
+        file=name, offset=start, next=start + len(data), size=found.size, text=data.decode(errors="replace")
+    )
+
+
+def _whole_characters(data: bytes, *, final: bool) -> bytes:
+    """Leave a character that was cut at the end for the next chunk; programs also write what is not UTF-8."""
+    longest = 4
+    for back in range(1, min(longest, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:  # a continuation byte: its start is further back
+            continue
+        cut = (byte >= 0xF0 and back < 4) or (byte >= 0xE0 and back < 3) or (byte >= 0xC0 and back < 2)  # noqa: PLR2004
+        return data[:-back] if cut and not final else data
+    return data

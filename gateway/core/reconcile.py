@@ -1,0 +1,252 @@
+"""The reconcile loop: load, look, decide, record, act, record. Any turn may be the last; the next process goes on.
+
+A turn loads the live sessions of a cluster, asks Slurm ONE question about all their jobs, lets the pure `step` decide,
+records what it decided in one guarded transaction, and only then acts, outside of any transaction. What an act found
+is recorded the same way. A session whose act is still under way is left out of the turns until it is done.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from gateway.core.context import Cluster, Gateway
+from gateway.core.scripts import script_of
+from gateway.errors import (
+    EndpointUnavailable,
+    Forbidden,
+    Invalid,
+    SchedulerUnavailable,
+    SluiceError,
+    SubmitDeferred,
+    SubmitUnknown,
+)
+from gateway.model import session as life
+from gateway.model.announcement import Endpoint, parse
+from gateway.model.job import SeenJob
+from gateway.model.session import Act, Phase, Session, Step
+from gateway.store import clusters as seen_clusters
+from gateway.store import sessions as store
+from gateway.store.clusters import SeenCluster
+
+log = structlog.get_logger(__name__)
+
+POLL_COST = 5
+BUSY_FOR = timedelta(seconds=30)
+RETRY_AFTER = timedelta(seconds=3)
+DEFER_AFTER = timedelta(seconds=20)
+INVENTORY_EVERY = timedelta(seconds=15)
+ERROR_PAUSE = 5.0
+
+Change = Callable[[Session, datetime], Session]
+
+
+class Reconciler:
+    """Runs one loop a cluster until cancelled. `run` returns only after the acts under way are done."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._loops = [ClusterLoop(gateway, cluster) for cluster in gateway.clusters.values()]
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for loop in self._loops:
+                group.create_task(loop.run())
+
+    def age(self) -> dict[str, float | None]:
+        """Seconds since each cluster last answered a poll; None before the first answer."""
+        now = self._gateway.clock()
+        return {loop.name: (now - loop.answered).total_seconds() if loop.answered else None for loop in self._loops}
+
+
+class ClusterLoop:
+    """The loop of one cluster."""
+
+    def __init__(self, gateway: Gateway, cluster: Cluster) -> None:
+        self._gateway, self._cluster = gateway, cluster
+        self._slots = asyncio.Semaphore(gateway.settings.reconcile.submit_concurrency)
+        self._acting: dict[str, asyncio.Task[None]] = {}
+        self._busy_until: datetime | None = None
+        self._inventory_at: datetime | None = None
+        self._seen: SeenCluster = SeenCluster(
+            name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
+        )
+        self.name = cluster.name
+        self.answered: datetime | None = None
+
+    async def run(self) -> None:
+        """Turn after turn. A fault of ours in one turn is logged and the next one starts anew."""
+        try:
+            while True:
+                pause = ERROR_PAUSE
+                try:
+                    pause = await self.turn()
+                except SluiceError as error:
+                    log.warning("turn failed", cluster=self.name, code=error.code, error=error.message)
+                except Exception:
+                    log.exception("turn failed", cluster=self.name)
+                await self._gateway.work.wait(pause)
+        finally:
+            await asyncio.gather(*self._acting.values(), return_exceptions=True)
+
+    async def turn(self) -> float:
+        """One turn; the seconds until the next."""
+        gateway, now = self._gateway, self._gateway.clock()
+        acting = set(self._acting)  # before the read: what an act records while we read is not news to us
+        live = await gateway.db.read(lambda connection: store.live(connection, self.name))
+        idle = [session for session in live if session.id not in acting]
+        seen = await self._look(idle)
+        if seen is None:
+            why = self._seen.message
+            await self._record([(session, life.unreachable(session, why, now)) for session in idle])
+        else:
+            await self._steps(idle, seen, now)
+        took = self._seen.poll_seconds or 0.0
+        if any(session.job.job_id is None or session.stop_requested_at for session in live):
+            self._busy_until = now + BUSY_FOR
+        busy = self._busy_until is not None and now < self._busy_until
+        settings = gateway.settings.reconcile
+        return max(settings.busy_poll_seconds if busy else settings.poll_seconds, took * POLL_COST)
+
+    async def settle(self) -> None:
+        """Wait until no act is under way."""
+        while self._acting:
+            await asyncio.gather(*self._acting.values(), return_exceptions=True)
+
+    async def _look(self, sessions: list[Session]) -> Mapping[int, SeenJob] | None:
+        """Ask Slurm about all jobs at once; None if it could not be asked."""
+        clock, loop = self._gateway.clock, asyncio.get_running_loop()
+        job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
+        now, began = clock(), loop.time()
+        stale = self._inventory_at is None or now > self._inventory_at + INVENTORY_EVERY
+        if not stale and not job_ids and self._seen.reachable:
+            return {}  # nothing to ask
+        try:
+            seen = await self._cluster.scheduler.look(job_ids) if job_ids else {}
+            took = loop.time() - began
+            news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
+            if stale:
+                info, inventory = await self._cluster.scheduler.info(), await self._cluster.scheduler.inventory()
+                news |= {"slurm_version": info.version, "backend": info.backend, "inventory": inventory}
+                self._inventory_at = now
+        except SchedulerUnavailable as error:
+            if self._seen.reachable or self._seen.message != error.message:
+                log.warning("slurm unreachable", cluster=self.name, error=error.message)
+            await self._see({"reachable": False, "message": error.message})
+            return None
+        self.answered = now
+        if stale or not self._seen.reachable:
+            await self._see(news)
+        else:
+            self._seen = self._seen.model_copy(update=news)
+        return seen
+
+    async def _see(self, news: dict[str, Any]) -> None:
+        self._seen = self._seen.model_copy(update=news)
+        await self._gateway.db.write(lambda connection: seen_clusters.save(connection, self._seen))
+
+    async def _steps(self, sessions: list[Session], seen: Mapping[int, SeenJob], now: datetime) -> None:
+        decided: list[tuple[Session, Step]] = []
+        for session in sessions:
+            job_id = session.job.job_id
+            if (found := life.step(session, seen.get(job_id) if job_id is not None else None, now)) is not None:
+                decided.append((session, found))
+        recorded = await self._record([(session, found.session) for session, found in decided])
+        for session, found in decided:
+            if found.act is not None and (current := recorded.get(session.id)) is not None:
+                task = asyncio.create_task(self._act(current, found.act), name=f"{found.act}-{current.id}")
+                self._acting[current.id] = task
+                task.add_done_callback(lambda _, key=current.id: self._acting.pop(key, None))
+
+    async def _record(self, changes: list[tuple[Session, Session]]) -> dict[str, Session]:
+        """Write the changed ones in one transaction. A session that somebody else changed meanwhile is left out."""
+        now = self._gateway.clock()
+        changed = [(before, after) for before, after in changes if before != after]
+        recorded = {after.id: after for before, after in changes if before == after}
+        if changed:
+            saved = await self._gateway.db.write(
+                lambda connection: [store.save(connection, before, after, now) for before, after in changed]
+            )
+            recorded |= {session.id: session for session in saved if session is not None}
+            self._gateway.news.ring()
+        return recorded
+
+    async def _act(self, session: Session, act: Act) -> None:
+        try:
+            async with self._slots:
+                change = await _ACTS[act](self._gateway, self._cluster, session)
+            await self._amend(session, change)
+        except SluiceError as error:
+            log.warning("act failed", act=act, session=session.id, code=error.code, error=error.message)
+        except Exception:
+            log.exception("act failed", act=act, session=session.id)
+
+    async def _amend(self, session: Session, change: Change) -> None:
+        """Record what an act found. A stop that was asked meanwhile must not undo it: read again and apply it anew."""
+
+        def write(connection: Any) -> None:
+            now = self._gateway.clock()
+            current = store.reread(connection, session.id)
+            if current is not None and current.job.attempt == session.job.attempt:
+                after = change(current, now)
+                if after != current:
+                    store.save(connection, current, after, now)
+
+        await self._gateway.db.write(write)
+        self._gateway.news.ring()
+        self._gateway.work.ring()
+
+
+async def _submit(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
+    """Send the job. Only an answer that says so may clear the intent."""
+    try:
+        job_id = await cluster.scheduler.submit(script_of(gateway, cluster, session), session.unix_user)
+    except SubmitUnknown as error:
+        log.warning("submit unanswered", session=session.id, error=error.message)
+        return lambda current, _: current
+    except (SubmitDeferred, SchedulerUnavailable) as error:
+        why, after = error.message, DEFER_AFTER if isinstance(error, SubmitDeferred) else RETRY_AFTER
+        return lambda current, now: life.not_submitted(current, why, now, again_after=after)
+    except (Invalid, Forbidden) as error:
+        why = error.message
+        return lambda current, now: life.end(current, Phase.FAILED, "submit_refused", why, now)
+    log.info("submitted", session=session.id, job_id=job_id, cluster=cluster.name)
+    return lambda current, now: life.submitted(current, job_id, now)
+
+
+async def _find(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
+    """An intent without an answer: look the job up by its name."""
+    del gateway
+    found = await cluster.scheduler.find(session.job.name, session.unix_user)
+    if found is None:
+        return life.not_found
+    job_id = found.job_id
+    log.info("found again", session=session.id, job_id=job_id)
+    return lambda current, now: life.submitted(current, job_id, now)
+
+
+async def _cancel(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
+    del gateway
+    if session.job.job_id is not None:
+        await cluster.scheduler.cancel(session.job.job_id, session.unix_user)
+        log.info("cancelled", session=session.id, job_id=session.job.job_id)
+    return lambda current, _: current
+
+
+async def _probe(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
+    """Is the announced agent there, and is it the one that was announced?"""
+    del cluster
+    announced = parse(session.job.comment)
+    if not isinstance(announced, Endpoint):
+        return lambda current, _: current
+    try:
+        await gateway.agents.status(announced)
+    except EndpointUnavailable as error:
+        why = error.message
+        return lambda current, now: life.probed(current, None, why, now)
+    return lambda current, now: life.probed(current, announced, "", now) if current.phase is Phase.STARTING else current
+
+
+_ACTS = {Act.SUBMIT: _submit, Act.FIND: _find, Act.CANCEL: _cancel, Act.PROBE: _probe}

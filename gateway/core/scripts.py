@@ -1,0 +1,24 @@
+"""From a session to the script that Slurm gets: rendered anew each time, from the plan alone, so always the same."""
+
+from gateway.core.context import Cluster, Gateway
+from gateway.model.job import JobScript
+from gateway.model.plan import Plan
+from gateway.model.session import Session
+from gateway.render.job import JobTarget, render
+
+
+def script_of(gateway: Gateway, cluster: Cluster, session: Session) -> JobScript:
+    """The job script of a session's current attempt."""
+    return script_for(gateway, cluster, session.plan, session.id, session.job.attempt)
+
+
+def script_for(gateway: Gateway, cluster: Cluster, plan: Plan, session_id: str, attempt: int) -> JobScript:
+    """The job script of a plan, as it would be sent for this session and attempt."""
+    target = JobTarget(
+        session_id=session_id,
+        attempt=attempt,
+        session_root=cluster.settings.session_root,
+        client_ca=gateway.client_ca,
+        comment_field=cluster.settings.comment_field,
+    )
+    return render(plan, target)

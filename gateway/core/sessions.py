@@ -1,0 +1,195 @@
+"""Sessions: ask for one, read, list, stop, delete. Nothing here talks to Slurm; the reconcile loop does."""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+from ulid import ULID
+
+from gateway.core import images
+from gateway.core.context import Cluster, Gateway
+from gateway.core.scripts import script_for, script_of
+from gateway.errors import Conflict, Invalid
+from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
+from gateway.model.job import Job, JobScript, job_name
+from gateway.model.plan import ClusterDefaults, Plan
+from gateway.model.principal import Principal
+from gateway.model.recipe import Recipe
+from gateway.model.session import Session
+from gateway.render.plan import make_plan
+from gateway.store import sessions as store
+from gateway.store.sessions import SessionQuery
+
+SECRETS_FILE = "secrets.json"
+
+
+async def create(
+    gateway: Gateway, caller: Principal, request: SessionRequest, *, idempotency_key: str | None = None
+) -> tuple[Session, bool]:
+    """Accept a session: durable when this returns. With a key, the same request gives the same session (created: False)."""
+    digest = _digest(request)
+    if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
+        return earlier, False
+    cluster, recipe, plan = await _plan(gateway, request)
+    session_id, now = str(ULID()), gateway.clock()
+    session = Session(
+        id=session_id,
+        name=request.name or f"{recipe.name}-{session_id[-6:].lower()}",
+        owner=caller.name,
+        project=request.project,
+        cluster=cluster.name,
+        unix_user=cluster.settings.user,
+        plan=plan,
+        created_at=now,
+        updated_at=now,
+        job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
+    )
+    staged = await _stage_secrets(cluster, session, request)
+    try:
+        await gateway.db.write(lambda connection: store.add(connection, session, key=idempotency_key, digest=digest))
+    except IntegrityError as error:
+        if staged:
+            await cluster.files.remove(session.unix_user, staged)
+        if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
+            return earlier, False
+        raise Conflict(
+            f"you already have a live session named {session.name!r}", hint="Choose another --name, or stop that one."
+        ) from error
+    gateway.work.ring()
+    gateway.news.ring()
+    return session, True
+
+
+async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) -> tuple[Plan, JobScript]:
+    """What `create` would send to Slurm, under a session id that is never used."""
+    del caller
+    cluster, _, plan = await _plan(gateway, request)
+    return plan, script_for(gateway, cluster, plan, str(ULID()), 1)
+
+
+async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
+    """By id or by name. SessionNotFound also for what the caller may not know of."""
+    return await gateway.db.read(lambda connection: store.get(connection, caller, ref))
+
+
+async def list_sessions(gateway: Gateway, caller: Principal, query: SessionQuery) -> tuple[list[Session], str | None]:
+    """One page of the caller's sessions, newest first, and the cursor of the next."""
+    return await gateway.db.read(lambda connection: store.find(connection, caller, query))
+
+
+async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
+    """Ask for the end of a session, in any phase, any number of times; the reconcile loop brings it about."""
+
+    def write(connection: Connection) -> Session:
+        session, now = store.get(connection, caller, ref), gateway.clock()
+        if session.phase.ended or session.stop_requested_at is not None:
+            return session
+        after = session.model_copy(update={"stop_requested_at": now})
+        return store.save(connection, session, after, now) or session
+
+    session = await gateway.db.write(write)
+    gateway.work.ring()
+    gateway.news.ring()
+    return session
+
+
+async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool = False) -> None:
+    """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""
+    session = await get(gateway, caller, ref)
+    if not session.phase.ended:
+        raise Conflict(f"session {session.name} has not ended", hint=f"Stop it first: sluice stop {session.name}.")
+    if files:
+        cluster = gateway.cluster(session.cluster)
+        await cluster.files.remove(session.unix_user, directory(cluster, session))
+    await gateway.db.write(lambda connection: store.remove(connection, session))
+
+
+async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
+    """The script of the session's current attempt, as it was or will be sent."""
+    session = await get(gateway, caller, ref)
+    return script_of(gateway, gateway.cluster(session.cluster), session)
+
+
+def directory(cluster: Cluster, session: Session) -> str:
+    """The session directory on the cluster; a relative path starts at the user's home."""
+    return f"{cluster.settings.session_root}/{session.id}"
+
+
+def view(session: Session) -> SessionView:
+    """The session as the API shows it."""
+    plan, service = session.plan, session.plan.service
+    return SessionView(
+        **session.model_dump(include=_SHARED),
+        conditions=session.conditions,
+        recipe=plan.recipe,
+        recipe_version=plan.version,
+        kind=plan.kind,
+        phase=session.word,
+        ended=session.phase.ended,
+        model=service.model if service else None,
+        image=plan.image.name,
+        image_sha256=plan.image.sha256,
+        parameters=plan.parameters,
+        resources=plan.resources.model_dump(mode="json", exclude_none=True),
+        labels=plan.labels,
+        stop_requested=session.stop_requested_at is not None,
+        job=JobView.model_validate(session.job, from_attributes=True),
+    )
+
+
+def script_view(plan: Plan, script: JobScript) -> ScriptView:
+    """A script as the API shows it."""
+    options = script.options.model_dump(mode="json", exclude_none=True)
+    return ScriptView(script=script.text, options=options, image=plan.image.path, sha256=plan.image.sha256)
+
+
+_SHARED = {
+    *("id", "name", "owner", "project", "cluster", "unix_user", "reason", "message"),
+    *("created_at", "updated_at", "ready_at", "ended_at"),
+}
+
+
+async def _plan(gateway: Gateway, request: SessionRequest) -> tuple[Cluster, Recipe, Plan]:
+    cluster = gateway.cluster(request.cluster)
+    recipe = gateway.catalogue.get(request.recipe, request.version)
+    if recipe.image is None:
+        raise Invalid(f"the recipe {recipe.name!r} names no image")
+    settings = cluster.settings
+    plan = make_plan(
+        recipe,
+        request.parameters,
+        resources=request.resources,
+        image=await images.resolve(gateway, cluster.name, recipe.image),
+        defaults=ClusterDefaults(partition=settings.default_partition, account=settings.account, qos=settings.qos),
+    )
+    return cluster, recipe, plan.model_copy(update={"labels": {**plan.labels, **request.labels}})
+
+
+async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:
+    found = await gateway.db.read(lambda connection: store.by_key(connection, caller, key))
+    if found is None:
+        return None
+    session, earlier = found
+    if earlier != digest:
+        raise Conflict(
+            "this Idempotency-Key was used for another request", hint="Use a fresh key for each new session."
+        )
+    return session
+
+
+async def _stage_secrets(cluster: Cluster, session: Session, request: SessionRequest) -> str | None:
+    """Put the values of secret parameters where only the user reads them; the agent reads and deletes the file."""
+    values = {variable: request.parameters.get(name) for variable, name in session.plan.secrets.items()}
+    given = {variable: str(value) for variable, value in values.items() if value is not None}
+    if not given:
+        return None
+    path = f"{directory(cluster, session)}/{SECRETS_FILE}"
+    await cluster.files.write(session.unix_user, path, json.dumps(given).encode(), mode=0o600)
+    return path
+
+
+def _digest(request: SessionRequest) -> str:
+    values: Any = request.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
