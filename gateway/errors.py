@@ -21,6 +21,8 @@
     │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
     │   ├── FilesUnavailable     the cluster's files cannot be reached
     │   └── EndpointUnavailable  the session's node does not answer
+    ├── SessionFailed            a session that was waited for ended otherwise; its own words are in the message
+    ├── TimedOut                 it did not happen in the time given
     ├── ImageBuildFailed         a build ran and failed; its last lines are in the message
     └── ClusterError             the local cluster cannot be built, started or ended
 
@@ -128,6 +130,15 @@ class FilesUnavailable(Unavailable):
 
 class EndpointUnavailable(Unavailable):
     code = "endpoint_unavailable"
+
+
+class SessionFailed(SluiceError):
+    code = "session_failed"
+
+
+class TimedOut(SluiceError):
+    code = "timed_out"
+    retryable = True
 
 
 class ImageBuildFailed(SluiceError):
