@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
 from gateway.core.recipes import Catalogue

@@ -1,6 +1,7 @@
 """Events as a stream: what is in the database first, then what comes, until the reader has enough."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from gateway.core.context import Gateway
 from gateway.model.principal import Principal
@@ -25,8 +26,7 @@ async def follow(
         if until_end and session_id is not None:
             held = await gateway.db.read(lambda connection: sessions.reread(connection, session_id))
             ended = held is None or held.phase.ended
-        last = after
-        found = await gateway.db.read(lambda c: store.after(c, caller, last, session_id=session_id))
+        found = await gateway.db.read(partial(store.after, caller=caller, last=after, session_id=session_id))
         for event in found:
             after = event.id
             yield event

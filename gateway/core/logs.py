@@ -1,5 +1,6 @@
 """Logs of a session, read where the job writes them: in the session directory, as the session's own user."""
 
+import codecs
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -62,19 +63,12 @@ async def _read(
         data = await cluster.files.read(session.unix_user, path, offset=start, limit=min(limit, CHUNK))
     except NotFound:
         data = b""
-    data = _whole_characters(data, final=session.phase.ended)
-    return LogChunk(
-        file=name, offset=start, next=start + len(data), size=found.size, text=data.decode(errors="replace")
-    )
+    text, used = _decode(data, final=session.phase.ended)
+    return LogChunk(file=name, offset=start, next=start + used, size=found.size, text=text)
 
 
-def _whole_characters(data: bytes, *, final: bool) -> bytes:
-    """Leave a character that was cut at the end for the next chunk; programs also write what is not UTF-8."""
-    longest = 4
-    for back in range(1, min(longest, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:  # a continuation byte: its start is further back
-            continue
-        cut = (byte >= 0xF0 and back < 4) or (byte >= 0xE0 and back < 3) or (byte >= 0xC0 and back < 2)  # noqa: PLR2004
-        return data[:-back] if cut and not final else data
-    return data
+def _decode(data: bytes, *, final: bool) -> tuple[str, int]:
+    """Text, and how many bytes it took: a character cut at the end is left for the next chunk."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data, final=final)
+    return text, len(data) - len(decoder.getstate()[0])

@@ -8,6 +8,7 @@ is recorded the same way. A session whose act is still under way is left out of 
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -158,7 +159,10 @@ class ClusterLoop:
             if found.act is not None and (current := recorded.get(session.id)) is not None:
                 task = asyncio.create_task(self._act(current, found.act), name=f"{found.act}-{current.id}")
                 self._acting[current.id] = task
-                task.add_done_callback(lambda _, key=current.id: self._acting.pop(key, None))
+                task.add_done_callback(partial(self._acted, current.id))
+
+    def _acted(self, session_id: str, _: asyncio.Task[None]) -> None:
+        self._acting.pop(session_id, None)
 
     async def _record(self, changes: list[tuple[Session, Session]]) -> dict[str, Session]:
         """Write the changed ones in one transaction. A session that somebody else changed meanwhile is left out."""
@@ -236,7 +240,7 @@ async def _cancel(gateway: Gateway, cluster: Cluster, session: Session) -> Chang
 
 
 async def _probe(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    """Is the announced agent there, and is it the one that was announced?"""
+    """Ask the announced agent whether it is there, and whether it is the one that was announced."""
     del cluster
     announced = parse(session.job.comment)
     if not isinstance(announced, Endpoint):

@@ -28,7 +28,7 @@ SECRETS_FILE = "secrets.json"
 async def create(
     gateway: Gateway, caller: Principal, request: SessionRequest, *, idempotency_key: str | None = None
 ) -> tuple[Session, bool]:
-    """Accept a session: durable when this returns. With a key, the same request gives the same session (created: False)."""
+    """Accept a session: durable when this returns. With a key, the same request gives the same session."""
     digest = _digest(request)
     if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
         return earlier, False

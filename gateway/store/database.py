@@ -8,15 +8,14 @@ every one of them is told only after it. On PostgreSQL the same code runs with i
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.pool import QueuePool
 
@@ -111,20 +110,25 @@ class Database:
             future.set_result(result)
 
 
-def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the schema to `revision`, up or down."""
+def migrate(database: Database) -> None:
+    """Bring the schema up to the newest revision."""
+    with _alembic(database) as config:
+        command.upgrade(config, "head")
+
+
+def downgrade(database: Database, revision: str) -> None:
+    """Take the schema down to an older revision; `base` is before the first."""
+    with _alembic(database) as config:
+        command.downgrade(config, revision)
+
+
+@contextmanager
+def _alembic(database: Database) -> Iterator[Config]:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with database.writing.begin() as connection:
         config.attributes["connection"] = connection
-        current = MigrationContext.configure(connection).get_current_revision()
-        script = ScriptDirectory.from_config(config)
-        target = script.get_revision(revision)
-        ahead = current is not None and current not in {step.revision for step in script.walk_revisions(head=revision)}
-        if target is not None and ahead:
-            command.downgrade(config, target.revision)
-        else:
-            command.upgrade(config, revision)
+        yield config
 
 
 def ping(connection: Connection) -> None:

@@ -1,0 +1,81 @@
+"""Writes are durable, grouped and apart from each other; the schema goes up and down."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from gateway.store.database import Database, downgrade, migrate
+from gateway.store.schema import metadata
+
+
+async def test_a_failed_write_undoes_itself_and_nothing_of_its_neighbours(database: Database) -> None:
+    await database.write(lambda c: c.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)")) and None)
+
+    def put(connection: Connection, number: int, *, fail: bool) -> int:
+        connection.execute(text("INSERT INTO t VALUES (:n)"), {"n": number})
+        if fail:
+            raise ValueError(number)
+        return number
+
+    writes = [database.write(lambda c, n=n: put(c, n, fail=n % 3 == 0)) for n in range(30)]
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    good = [n for n in range(30) if n % 3]
+    assert [a for a in answers if isinstance(a, int)] == good
+    assert sum(isinstance(a, ValueError) for a in answers) == 10
+    rows = await database.read(lambda c: c.execute(text("SELECT n FROM t ORDER BY n")).scalars().all())
+    assert rows == good
+
+
+async def test_what_was_answered_is_on_the_disk(database: Database) -> None:
+    await database.write(lambda c: c.execute(text("CREATE TABLE t (n INTEGER)")) and None)
+    await database.write(lambda c: c.execute(text("INSERT INTO t VALUES (7)")) and None)
+    other = sqlite3.connect(str(database.url.database))
+    assert other.execute("SELECT n FROM t").fetchall() == [(7,)]
+    other.close()
+
+
+def test_closing_finishes_the_writes_that_wait(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    database.open()
+
+    async def go() -> None:
+        work = [
+            database.write(lambda c, n=n: c.execute(text(f"CREATE TABLE t{n} (n INTEGER)")) and None) for n in range(20)
+        ]
+        waiting = asyncio.gather(*work)
+        await asyncio.sleep(0)
+        await asyncio.to_thread(database.close)
+        await waiting
+
+    asyncio.run(go())
+    tables = sqlite3.connect(tmp_path / "x.db").execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 't%'")
+    assert tables.fetchone()[0] >= 20
+
+
+def test_the_migrations_make_the_schema_that_the_code_uses(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_migrations_go_down_and_up_again(database: Database) -> None:
+    downgrade(database, "base")
+    with database.engine.connect() as connection:
+        left = connection.execute(text("SELECT name FROM sqlite_master WHERE type='table'")).scalars().all()
+        assert not {"sessions", "jobs", "events"} & set(left)
+    migrate(database)
+    migrate(database)
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM sessions")).scalar() == 0
+
+
+@pytest.mark.parametrize("folder", ["a/b"])
+def test_the_folder_of_the_file_is_made_private(tmp_path: Path, folder: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / folder / 'x.db'}")
+    database.open()
+    database.close()
+    assert (tmp_path / folder).stat().st_mode & 0o077 == 0
