@@ -28,6 +28,12 @@ def _absolute(value: str) -> str:
     return _no_nul(value)
 
 
+def _mountable(value: str) -> str:
+    if not value or "\n" in value or ".." in value.split("/") or value.startswith("~"):
+        raise ValueError("a path without '..', '~' or a line break is needed")
+    return _no_nul(value)
+
+
 def _not_reserved(value: str) -> str:
     if value in RESERVED_ENV or value.startswith(RESERVED_PREFIXES):
         raise ValueError(f"{value} is set by Sluice, Slurm or Apptainer itself")
@@ -36,9 +42,8 @@ def _not_reserved(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_no_nul)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-EnvName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_reserved)
-]
+ClusterPath = Annotated[str, AfterValidator(_mountable)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_reserved)]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -48,9 +53,9 @@ class _Part(BaseModel):
 
 
 class Bind(_Part):
-    """A directory or file of the cluster shown in the container."""
+    """A directory or file of the cluster (absolute, or relative to the user's home) shown in the container."""
 
-    source: AbsolutePath
+    source: ClusterPath
     target: AbsolutePath
     read_only: bool = False
 

@@ -36,6 +36,10 @@ Duration = Annotated[
 ]
 """Seconds; written `90s`, `10m`, `2h`."""
 
+RESERVED_PARAMETERS = frozenset(
+    {"resources", "true", "false", "none", "and", "or", "not", "in", "is", "if", "else", "import", "recursive"}
+)
+"""Words that mean something else in expressions."""
 RESERVED_TARGETS = ("/session", "/run/sluice", "/inputs", "/proc", "/sys", "/dev")
 
 
@@ -198,6 +202,10 @@ class Recipe(_Part):
             raise ValueError("give exactly one of `command` and `script`")
         if (self.kind == "service") != (self.service is not None):
             raise ValueError("`service` goes with `kind: service`, and a service needs it")
+        for name in sorted(self.parameters.keys() & RESERVED_PARAMETERS):
+            raise ValueError(f"a parameter cannot be called {name!r}: the word means something else in expressions")
+        for name in sorted(name for name in self.env if name.startswith("PARAM_")):
+            raise ValueError(f"`env` cannot set {name}: a script gets its parameters by such names")
         self._check_secrets()
         if self.kind == "service" and is_many(self.resources.nodes):
             raise ValueError("a service runs on one node: `resources.nodes` must be 1")

@@ -51,7 +51,7 @@ def flag(value: object) -> bool:
     raise ValueError(f"{value!r} is not true or false")
 
 
-def share(value: object) -> Share:
+def share_word(value: object) -> Share:
     """One of the four ways to have a GPU."""
     match value:
         case "none" | "mig" | "shard" | "mps":
@@ -99,7 +99,9 @@ class Gpus(BaseModel):
 
     count: Annotated[int, PlainValidator(_natural), WithJsonSchema(_whole(0))] = 0
     type: Annotated[str | None, _optional(_gpu_type)] = None
-    share: Annotated[Share, PlainValidator(share), WithJsonSchema({"enum": ["none", "mig", "shard", "mps"]})] = "none"
+    share: Annotated[Share, PlainValidator(share_word), WithJsonSchema({"enum": ["none", "mig", "shard", "mps"]})] = (
+        "none"
+    )
 
     @model_validator(mode="after")
     def _mig_has_a_profile(self) -> Self:
@@ -155,7 +157,7 @@ class GpuRequest(BaseModel):
     type: Annotated[
         str | None, _or_expression(_gpu_type), _schema({"type": "string", "pattern": f"^{_GPU_TYPE.pattern}$"})
     ] = Field(None, description="GPU type as in gres.conf (`a100`); with `share: mig` the MIG type (`a100_1g.10gb`).")
-    share: Annotated[str, _or_expression(share), _schema({"enum": ["none", "mig", "shard", "mps"]})] = Field(
+    share: Annotated[str, _or_expression(share_word), _schema({"enum": ["none", "mig", "shard", "mps"]})] = Field(
         "none", description="`none` for whole GPUs, `mig`, `shard` (time slices) or `mps`."
     )
 
