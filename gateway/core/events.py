@@ -20,11 +20,11 @@ async def follow(
     With `until_end` the stream of a session ends when the session has ended and all of its events are out.
     Other processes write, too, so the database is looked at every second even when nobody rang.
     """
-    session_id = (await gateway.db.read(lambda c: sessions.get(c, caller, session))).id if session else None
+    session_id = (await gateway.db.read(sessions.get, caller, session)).id if session else None
     while True:
         ended = False
         if until_end and session_id is not None:
-            held = await gateway.db.read(lambda connection: sessions.reread(connection, session_id))
+            held = await gateway.db.read(sessions.reread, session_id)
             ended = held is None or held.phase.ended
         found = await gateway.db.read(partial(store.after, caller=caller, last=after, session_id=session_id))
         for event in found:

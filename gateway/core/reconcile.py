@@ -96,7 +96,7 @@ class ClusterLoop:
         """One turn; the seconds until the next."""
         gateway, now = self._gateway, self._gateway.clock()
         acting = set(self._acting)  # before the read: what an act records while we read is not news to us
-        live = await gateway.db.read(lambda connection: store.live(connection, self.name))
+        live = await gateway.db.read(store.live, self.name)
         idle = [session for session in live if session.id not in acting]
         seen = await self._look(idle)
         if seen is None:
@@ -146,7 +146,7 @@ class ClusterLoop:
 
     async def _see(self, news: dict[str, Any]) -> None:
         self._seen = self._seen.model_copy(update=news)
-        await self._gateway.db.write(lambda connection: seen_clusters.save(connection, self._seen))
+        await self._gateway.db.write(seen_clusters.save, self._seen)
 
     async def _steps(self, sessions: list[Session], seen: Mapping[int, SeenJob], now: datetime) -> None:
         decided: list[tuple[Session, Step]] = []

@@ -48,7 +48,7 @@ async def create(
     )
     staged = await _stage_secrets(cluster, session, request)
     try:
-        await gateway.db.write(lambda connection: store.add(connection, session, key=idempotency_key, digest=digest))
+        await gateway.db.write(store.add, session, key=idempotency_key, digest=digest)
     except IntegrityError as error:
         if staged:
             await cluster.files.remove(session.unix_user, staged)
@@ -71,12 +71,12 @@ async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) 
 
 async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
     """By id or by name. SessionNotFound also for what the caller may not know of."""
-    return await gateway.db.read(lambda connection: store.get(connection, caller, ref))
+    return await gateway.db.read(store.get, caller, ref)
 
 
 async def list_sessions(gateway: Gateway, caller: Principal, query: SessionQuery) -> tuple[list[Session], str | None]:
     """One page of the caller's sessions, newest first, and the cursor of the next."""
-    return await gateway.db.read(lambda connection: store.find(connection, caller, query))
+    return await gateway.db.read(store.find, caller, query)
 
 
 async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
@@ -103,7 +103,7 @@ async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool =
     if files:
         cluster = gateway.cluster(session.cluster)
         await cluster.files.remove(session.unix_user, directory(cluster, session))
-    await gateway.db.write(lambda connection: store.remove(connection, session))
+    await gateway.db.write(store.remove, session)
 
 
 async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
@@ -168,7 +168,7 @@ async def _plan(gateway: Gateway, request: SessionRequest) -> tuple[Cluster, Rec
 
 
 async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:
-    found = await gateway.db.read(lambda connection: store.by_key(connection, caller, key))
+    found = await gateway.db.read(store.by_key, caller, key)
     if found is None:
         return None
     session, earlier = found

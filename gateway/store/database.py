@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.pool import QueuePool
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Work = Callable[[Connection], T]
 GROUP = 256
 READERS = 4
@@ -53,14 +55,18 @@ class Database:
         migrate(self)
         self._writer.start()
 
-    async def read(self, work: Work[T]) -> T:
-        """Run `work` on a connection that only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(connection, ...)` on a connection that only reads."""
+        bound = partial(_call, work, args, kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, bound)
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; returns only when it is durable. An exception undoes this work alone."""
+    async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(connection, ...)` in a transaction; returns only when it is durable.
+
+        An exception undoes this work alone, not its neighbours in the group.
+        """
         future: Future[T] = Future()
-        self._queue.put((work, future))
+        self._queue.put((partial(_call, work, args, kwargs), future))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -108,6 +114,10 @@ class Database:
             return
         for future, result in done:
             future.set_result(result)
+
+
+def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection) -> T:
+    return work(connection, *args, **kwargs)
 
 
 def migrate(database: Database) -> None:

@@ -13,8 +13,12 @@ from gateway.store.database import Database, downgrade, migrate
 from gateway.store.schema import metadata
 
 
+def run(connection: Connection, statement: str) -> None:
+    connection.execute(text(statement))
+
+
 async def test_a_failed_write_undoes_itself_and_nothing_of_its_neighbours(database: Database) -> None:
-    await database.write(lambda c: c.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)")) and None)
+    await database.write(run, "CREATE TABLE t (n INTEGER PRIMARY KEY)")
 
     def put(connection: Connection, number: int, *, fail: bool) -> int:
         connection.execute(text("INSERT INTO t VALUES (:n)"), {"n": number})
@@ -22,7 +26,7 @@ async def test_a_failed_write_undoes_itself_and_nothing_of_its_neighbours(databa
             raise ValueError(number)
         return number
 
-    writes = [database.write(lambda c, n=n: put(c, n, fail=n % 3 == 0)) for n in range(30)]
+    writes = [database.write(put, n, fail=n % 3 == 0) for n in range(30)]
     answers = await asyncio.gather(*writes, return_exceptions=True)
     good = [n for n in range(30) if n % 3]
     assert [a for a in answers if isinstance(a, int)] == good
@@ -32,8 +36,8 @@ async def test_a_failed_write_undoes_itself_and_nothing_of_its_neighbours(databa
 
 
 async def test_what_was_answered_is_on_the_disk(database: Database) -> None:
-    await database.write(lambda c: c.execute(text("CREATE TABLE t (n INTEGER)")) and None)
-    await database.write(lambda c: c.execute(text("INSERT INTO t VALUES (7)")) and None)
+    await database.write(run, "CREATE TABLE t (n INTEGER)")
+    await database.write(run, "INSERT INTO t VALUES (7)")
     other = sqlite3.connect(str(database.url.database))
     assert other.execute("SELECT n FROM t").fetchall() == [(7,)]
     other.close()
@@ -44,9 +48,7 @@ def test_closing_finishes_the_writes_that_wait(tmp_path: Path) -> None:
     database.open()
 
     async def go() -> None:
-        work = [
-            database.write(lambda c, n=n: c.execute(text(f"CREATE TABLE t{n} (n INTEGER)")) and None) for n in range(20)
-        ]
+        work = [database.write(run, f"CREATE TABLE t{n} (n INTEGER)") for n in range(20)]
         waiting = asyncio.gather(*work)
         await asyncio.sleep(0)
         await asyncio.to_thread(database.close)

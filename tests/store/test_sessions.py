@@ -1,0 +1,138 @@
+"""Sessions in the database: nobody sees another's, no write is lost or doubled, every change tells its event."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from gateway.errors import Conflict, SessionNotFound
+from gateway.model.job import Job, job_name
+from gateway.model.plan import PinnedImage, Plan
+from gateway.model.principal import Principal
+from gateway.model.session import Phase, Session
+from gateway.store import events, sessions
+from gateway.store.database import Database
+from gateway.store.sessions import SessionQuery
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ANN, BEN, ROOT = Principal(name="ann"), Principal(name="ben"), Principal(name="root", admin=True)
+Build = Callable[..., Session]
+
+
+@pytest.fixture
+def build() -> Build:
+    def make(number: int, owner: str = "ann", **changes: object) -> Session:
+        session_id = f"01JD{number:022d}"
+        plan = Plan(
+            recipe="echo",
+            version="1",
+            digest="0" * 64,
+            kind="batch",
+            image=PinnedImage(name="base", path="/base.sif", sha256="b" * 64),
+            command=("true",),
+        )
+        session = Session(
+            id=session_id,
+            name=f"echo-{number}",
+            owner=owner,
+            project="default",
+            cluster="c",
+            unix_user=owner,
+            plan=plan,
+            created_at=NOW,
+            updated_at=NOW,
+            job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
+        )
+        return session.model_copy(update=changes)
+
+    return make
+
+
+async def test_a_session_comes_back_as_it_went_in(database: Database, build: Build) -> None:
+    session = build(1)
+    await database.write(sessions.add, session)
+    assert await database.read(sessions.get, ANN, session.id) == session
+    assert await database.read(sessions.get, ANN, "echo-1") == session
+
+
+async def test_another_user_sees_nothing_and_cannot_tell_it_from_nothing(database: Database, build: Build) -> None:
+    await database.write(sessions.add, build(1))
+    for ref in ("echo-1", build(1).id, "nowhere"):
+        with pytest.raises(SessionNotFound, match=ref):
+            await database.read(sessions.get, BEN, ref)
+    assert (await database.read(sessions.find, BEN, SessionQuery()))[0] == []
+    assert len((await database.read(sessions.find, ROOT, SessionQuery()))[0]) == 1
+    assert await database.read(events.after, BEN, 0) == []
+
+
+async def test_a_write_on_an_old_version_is_refused(database: Database, build: Build) -> None:
+    session = build(1)
+    await database.write(sessions.add, session)
+    stopping = session.model_copy(update={"stop_requested_at": NOW})
+    queued = session.model_copy(update={"phase": Phase.QUEUED})
+    first = await database.write(sessions.save, session, stopping, NOW)
+    assert first is not None
+    assert await database.write(sessions.save, session, queued, NOW) is None
+    kept = await database.read(sessions.get, ANN, session.id)
+    assert (kept.phase, kept.stop_requested_at, kept.version) == (Phase.REQUESTED, NOW, 2)
+
+
+async def test_every_change_tells_its_event_in_order(database: Database, build: Build) -> None:
+    session = build(1)
+    await database.write(sessions.add, session)
+    job = session.job.model_copy(update={"job_id": 7})
+    after = session.model_copy(update={"phase": Phase.QUEUED, "reason": "Priority", "job": job})
+    await database.write(sessions.save, session, after, NOW)
+    told = await database.read(events.after, ANN, 0)
+    assert [event.type for event in told] == ["session.created", "session.phase", "session.submitted"]
+    assert told[1].data == {"phase": "queued", "before": "requested", "reason": "Priority", "message": ""}
+    assert [e.id for e in await database.read(events.after, ANN, told[0].id)] == [e.id for e in told[1:]]
+
+
+async def test_pages_hold_everything_once(database: Database, build: Build) -> None:
+    for number in range(7):
+        await database.write(sessions.add, build(number))
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = SessionQuery(limit=3, cursor=cursor)
+        page, cursor = await database.read(sessions.find, ANN, query)
+        seen += [session.name for session in page]
+        if cursor is None:
+            break
+    assert seen == [f"echo-{n}" for n in reversed(range(7))]
+
+
+async def test_filters(database: Database, build: Build) -> None:
+    await database.write(sessions.add, build(1))
+    await database.write(sessions.add, build(2, phase=Phase.FAILED))
+    for query, names in (
+        (SessionQuery(ended=True), ["echo-2"]),
+        (SessionQuery(ended=False), ["echo-1"]),
+        (SessionQuery(phase=Phase.FAILED), ["echo-2"]),
+        (SessionQuery(name="echo-1"), ["echo-1"]),
+        (SessionQuery(recipe="other"), []),
+    ):
+        found, _ = await database.read(sessions.find, ANN, query)
+        assert [session.name for session in found] == names
+
+
+async def test_two_live_sessions_of_one_owner_have_two_names(database: Database, build: Build) -> None:
+    await database.write(sessions.add, build(1, name="same", phase=Phase.STOPPED))
+    await database.write(sessions.add, build(2, name="same"))
+    await database.write(sessions.add, build(3, owner="ben", name="same"))
+    with pytest.raises(IntegrityError):
+        await database.write(sessions.add, build(4, name="same"))
+    assert (await database.read(sessions.get, ANN, "same")).id == build(2).id
+
+
+async def test_a_live_session_cannot_be_forgotten(database: Database, build: Build) -> None:
+    live, ended = build(1), build(2, phase=Phase.STOPPED)
+    for session in (live, ended):
+        await database.write(sessions.add, session)
+    with pytest.raises(Conflict):
+        await database.write(sessions.remove, live)
+    await database.write(sessions.remove, ended)
+    with pytest.raises(SessionNotFound):
+        await database.read(sessions.get, ANN, ended.id)
