@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
@@ -281,6 +281,15 @@ _NESTED: dict[str, type[BaseModel]] = {
     "lifecycle": Lifecycle,
 }
 _KEYED = {"parameters": "<name>", "secrets": "<VARIABLE>"}
+
+
+def fields_at(place: Sequence[str | int]) -> tuple[str, ...]:
+    """The names that are allowed at a place of a recipe file (`("parameters", "threads")`); none for free mappings."""
+    words = [str(word) for word in place if not isinstance(word, int)]
+    if words and words[0] in _KEYED:
+        del words[1:2]
+    model = _NESTED.get(".".join(words)) if words else Recipe
+    return tuple(model.model_fields) if model else ()
 
 
 def describe() -> list[FieldHelp]:
