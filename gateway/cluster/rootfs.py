@@ -1,0 +1,122 @@
+"""The Debian file system under every host: built once by debootstrap and apt, then kept in the cache."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from gateway.cluster.files import Progress, cache_dir, locked, remove_tree, silent
+from gateway.cluster.machine import Machine
+from gateway.cluster.processes import path_in_use
+from gateway.cluster.spec import PEOPLE
+from gateway.errors import ClusterError
+
+# What ends in "?" is left out where the release lacks it.
+PACKAGES = (
+    *("munge", "mariadb-server", "slurmctld", "slurmd", "slurmdbd", "slurmrestd", "slurm-client"),
+    *("slurm-wlm-jwt-plugin?", "slurm-wlm-mysql-plugin?"),
+    *("apptainer?", "squashfs-tools", "squashfuse", "fuse2fs", "fuse-overlayfs", "e2fsprogs", "uidmap", "fakeroot"),
+    *("debootstrap", "debian-archive-keyring", "busybox-static", "tini"),
+    *("openssh-server", "openssh-sftp-server", "openssh-client", "openssl", "ca-certificates"),
+    *("python3", "python3-venv", "iproute2", "iputils-ping", "procps", "curl", "jq", "less"),
+)
+_APT_STATUS = re.compile(r"(?P<kind>dl|pm)status:(?P<what>[^:]*):(?P<percent>[0-9.]+):")
+_DEBOOTSTRAP = re.compile(r"I: (?P<text>.+)")
+_LAST_LINES = 15
+
+
+def script_path(name: str) -> Path:
+    """One of the shell scripts shipped beside this module."""
+    return Path(__file__).parent / "scripts" / name
+
+
+def script(name: str) -> str:
+    return script_path(name).read_text(encoding="utf-8")
+
+
+def key(release: str, recipe: str) -> str:
+    """Names a root file system by everything that decides what is in it. Pure."""
+    text = "\n".join([release, *PACKAGES, *(f"{p.name}:{p.uid}" for p in PEOPLE), recipe])
+    return f"{release}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def ensure(release: str, *, mirror: str = "", progress: Progress = silent) -> Path:
+    """The path of the root file system of this release, built now if it is not in the cache.
+
+    Several may ask at once, one builds. Raises ClusterError with the end of the log where the build fails.
+    """
+    name = key(release, script("build-rootfs.sh"))
+    cache = cache_dir() / "rootfs"
+    target = cache / name
+    if target.is_dir():
+        return target
+    with locked(cache, progress, timeout_s=1800):
+        if target.is_dir():
+            return target
+        for stale in cache.glob(".build-*"):  # ours is the lock, so whoever made these was killed
+            remove_tree(stale)
+        if not shutil.which("debootstrap"):
+            raise ClusterError("debootstrap is not installed on this machine", hint="apt-get install debootstrap")
+        work = Path(tempfile.mkdtemp(prefix=".build-", dir=cache))
+        try:
+            _build(release, work, mirror, progress)
+            (work / "root").chmod(0o755)
+            (work / "root").rename(target)
+        finally:
+            remove_tree(work)
+        for old in cache.glob(f"{release}-*"):
+            if old != target and not path_in_use(str(old)):
+                remove_tree(old)
+    return target
+
+
+def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
+    machine = Machine.look()
+    root = work / "root"
+    root.mkdir()
+    log = work / "build.log"
+    apt_conf = work / "apt.conf"
+    apt_conf.write_text(machine.apt_options, encoding="utf-8")
+    environment = os.environ | machine.environment | {
+        "TARGET": str(root),
+        "RELEASE": release,
+        "MIRROR": mirror or machine.mirror,
+        "PACKAGES": " ".join(PACKAGES),
+        "USERS": " ".join(f"{person.name}:{person.uid}" for person in PEOPLE),
+        "APT_CONF": str(apt_conf),
+        "CA_BUNDLE": machine.ca_bundle,
+        "BUILD_LOG": str(log),
+    }  # fmt: skip
+    # When this process dies, unshare is killed; when unshare dies, the script is; and with it all that it mounted.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    stage = ""
+    tail: list[str] = []
+    with subprocess.Popen(
+        [*command, "bash", str(script_path("build-rootfs.sh"))],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", env=environment, cwd="/",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        for line in process.stdout:
+            if line.startswith("@stage "):
+                stage = line.removeprefix("@stage ").strip()
+                progress(stage, "")
+            elif match := _APT_STATUS.match(line):
+                doing = "downloading" if match["kind"] == "dl" else "installing"
+                progress(stage, f"{doing} {float(match['percent']):.0f} %")
+            else:
+                tail = [*tail[-_LAST_LINES:], line.rstrip()]
+                if match := _DEBOOTSTRAP.match(line):
+                    progress(stage, match["text"])
+    if process.returncode != 0:
+        if log.exists():
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        source = mirror or machine.mirror or "debootstrap's default mirror"
+        raise ClusterError(
+            f"the {release} root file system could not be built (stage: {stage or 'start'}) from {source}:\n"
+            + "\n".join(tail),
+            hint="is the mirror reachable and does it have this release? Another one: --mirror URL",
+        )

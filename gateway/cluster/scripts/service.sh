@@ -1,0 +1,57 @@
+#!/bin/bash
+# sluice-service start|stop|restart|status NAME: a host's daemons one by one, e.g. to see what happens without slurmctld.
+set -u
+action=${1:-} name=${2:-}
+pid_file=/run/sluice-host/$name.pid
+log=/var/log/slurm/$name.out
+
+alive() { [ -s "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2> /dev/null; }
+until_true() {     # at most 30 s
+    for _ in {1..1500}; do "$@" > /dev/null 2>&1 && return 0; alive || return 1; sleep 0.02; done
+    return 1
+}
+listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
+as() { user=$1; shift; exec setsid setpriv --reuid="$user" --regid="$user" --init-groups "$@"; }
+run() {
+    case $name in
+        munged) as munge munged --foreground --num-threads=4 ;;
+        mariadb) rm -f /var/lib/mysql/*.pid; exec setsid mariadbd --user=mysql --datadir=/var/lib/mysql ;;
+        slurmdbd) as slurm slurmdbd -D ;;
+        slurmctld) as slurm slurmctld -D ;;
+        slurmrestd) export SLURM_JWT=daemon; as slurmrestd slurmrestd -a rest_auth/jwt 0.0.0.0:6820 ;;
+        slurmd) exec setsid slurmd -D ;;
+        sshd) exec setsid /usr/sbin/sshd -D -e ;;
+        *) echo "no service $name: munged mariadb slurmdbd slurmctld slurmrestd slurmd sshd" >&2; exit 2 ;;
+    esac
+}
+up() {
+    case $name in
+        munged) until_true test -S /run/munge/munge.socket.2 ;;
+        mariadb) until_true test -S /run/mysqld/mysqld.sock ;;
+        slurmdbd) until_true listening 6819 ;;
+        slurmctld) until_true listening 6817 ;;
+        slurmrestd) until_true listening 6820 ;;
+        *) alive ;;
+    esac
+}
+start() {
+    alive && return 0
+    (run) >> "$log" 2>&1 < /dev/null &
+    echo $! > "$pid_file"
+    up || { echo "$name did not start; the end of $log:" >&2; tail -n 5 "$log" >&2; return 1; }
+}
+stop() {
+    alive || return 0
+    pid=$(cat "$pid_file")
+    kill "$pid"
+    for _ in {1..500}; do kill -0 "$pid" 2> /dev/null || break; sleep 0.02; done
+    kill -9 "$pid" 2> /dev/null
+    rm -f "$pid_file"
+}
+case $action in
+    start) start ;;
+    stop) stop ;;
+    restart) stop; start ;;
+    status) if alive; then echo running; else echo stopped; exit 3; fi ;;
+    *) echo "usage: sluice-service start|stop|restart|status NAME" >&2; exit 2 ;;
+esac
