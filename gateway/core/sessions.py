@@ -18,7 +18,7 @@ from gateway.model.plan import ClusterDefaults, Plan
 from gateway.model.principal import Principal
 from gateway.model.recipe import Recipe
 from gateway.model.session import Session
-from gateway.render.plan import make_plan
+from gateway.render.plan import make_plan, secret_values
 from gateway.store import sessions as store
 from gateway.store.sessions import SessionQuery
 
@@ -46,7 +46,7 @@ async def create(
         updated_at=now,
         job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
     )
-    staged = await _stage_secrets(cluster, session, request)
+    staged = await _stage_secrets(cluster, session, recipe, request)
     try:
         await gateway.db.write(store.add, session, key=idempotency_key, digest=digest)
     except IntegrityError as error:
@@ -179,10 +179,9 @@ async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -
     return session
 
 
-async def _stage_secrets(cluster: Cluster, session: Session, request: SessionRequest) -> str | None:
+async def _stage_secrets(cluster: Cluster, session: Session, recipe: Recipe, request: SessionRequest) -> str | None:
     """Put the values of secret parameters where only the user reads them; the agent reads and deletes the file."""
-    values = {variable: request.parameters.get(name) for variable, name in session.plan.secrets.items()}
-    given = {variable: str(value) for variable, value in values.items() if value is not None}
+    given = secret_values(recipe, request.parameters)
     if not given:
         return None
     path = f"{directory(cluster, session)}/{SECRETS_FILE}"

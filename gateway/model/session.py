@@ -204,6 +204,8 @@ _ENDINGS = {
     "service_exited": "The service ended by itself with exit code {code}. See the session's log.",
     "probe_timeout": "The service did not become ready in time. See the session's log.",
     "agent_error": "The agent in the job failed. See the session's log.",
+    "time_limit": "It reached its time limit and was ended in good time. Ask for more with --time.",
+    "stopped": "It was told to end from outside Sluice.",
     "finished": "The program failed with exit code {code}. See the session's log.",
 }
 _OTHER_ENDS = {
