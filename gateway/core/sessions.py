@@ -136,6 +136,7 @@ def view(session: Session) -> SessionView:
         labels=plan.labels,
         stop_requested=session.stop_requested_at is not None,
         job=JobView.model_validate(session.job, from_attributes=True),
+        queue_position=session.job.position,
     )
 
 

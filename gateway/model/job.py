@@ -76,7 +76,10 @@ class JobScript(BaseModel):
 
 
 class SeenJob(BaseModel):
-    """What Slurm said of a job at one moment. Times are UTC; `restarts` counts requeues."""
+    """What Slurm said of a job at one moment. Times are UTC; `restarts` counts requeues.
+
+    `position` is the place among the pending jobs of its partition, 1 is next; None where it is not known.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,7 +94,7 @@ class SeenJob(BaseModel):
     signal: int | None = None
     comment: str = ""
     restarts: int = 0
-    priority_position: int | None = None
+    position: int | None = None
     submit_time: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -122,6 +125,7 @@ class Job(BaseModel):
     signal: int | None = None
     comment: str = ""
     restarts: int = 0
+    position: int | None = None
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

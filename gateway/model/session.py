@@ -284,6 +284,7 @@ def _told(seen: SeenJob) -> dict[str, Any]:
         "signal": seen.signal,
         "comment": seen.comment,
         "restarts": seen.restarts,
+        "position": seen.position if seen.state is JobState.PENDING else None,
         "started_at": seen.start_time,
         "ended_at": seen.end_time if seen.state.ended else None,
     }

@@ -107,6 +107,7 @@ jobs = Table(
     Column("signal", Integer),
     Column("comment", Text, nullable=False),
     Column("restarts", Integer, nullable=False),
+    Column("position", Integer),
     Column("submitted_at", UtcDateTime),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
