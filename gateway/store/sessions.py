@@ -127,8 +127,8 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
             "session.phase",
             {"phase": after.word, "before": before.word, "reason": after.reason, "message": after.message},
         )
-    elif (after.reason, after.message) != (before.reason, before.message):
-        yield after, "session.reason", {"phase": after.word, "reason": after.reason, "message": after.message}
+    elif _waiting(after) != _waiting(before):
+        yield after, "session.reason", {"phase": after.word, **_waiting(after)}
     if after.job.job_id != before.job.job_id:
         yield after, "session.submitted", {"job_id": after.job.job_id, "attempt": after.job.attempt}
     for name, condition in after.conditions.items():
@@ -137,6 +137,10 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
             yield after, "session.condition", data
     if after.stop_requested_at is not None and before.stop_requested_at is None:
         yield after, "session.stop_requested", {}
+
+
+def _waiting(session: Session) -> dict[str, Any]:
+    return {"reason": session.reason, "message": session.message, "position": session.job.position}
 
 
 def append_events(connection: Connection, told: Iterable[tuple[Session, str, dict[str, Any]]]) -> None:
