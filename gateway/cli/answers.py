@@ -1,0 +1,56 @@
+"""Answers and resources from a command line: the options that `launch` and `recipe render` share."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RESOURCE_OPTIONS: Mapping[str, tuple[str, str]] = {
+    "partition": ("NAME", "Slurm partition."),
+    "time": ("TIME", "Time limit: 2h, 30m, 1-00:00:00."),
+    "nodes": ("N", "Nodes."),
+    "cpus": ("N", "CPUs a task."),
+    "memory": ("SIZE", "Memory a node: 16G, 512M."),
+    "gpus": ("[TYPE:]N", "GPUs a node: 2, a100:2."),
+    "account": ("NAME", "Slurm account."),
+    "qos": ("NAME", "Slurm QOS."),
+    "constraint": ("FEATURES", "Node features."),
+}
+
+
+def parameter_option(function: F) -> F:
+    """`-p NAME=VALUE`, any number of times; read it with `parse`."""
+    return click.option(
+        "-p",
+        "--parameter",
+        "parameters",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Answer a parameter of the recipe. Give it again for every element of a list.",
+    )(function)
+
+
+def resource_options(function: F) -> F:
+    """The options that override a recipe's resources; read them with `resources`."""
+    for name, (metavar, text) in reversed(list(RESOURCE_OPTIONS.items())):
+        function = click.option(f"--{name}", name, metavar=metavar, help=text)(function)
+    return function
+
+
+def parse(pairs: Iterable[str]) -> dict[str, object]:
+    """Answers by name; one that is given again is a list. BadParameter without a `=`."""
+    answers: dict[str, object] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--parameter")
+        before = answers.get(name)
+        answers[name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
+    return answers
+
+
+def resources(options: Mapping[str, object]) -> dict[str, object]:
+    """The resources among a command's options that were given."""
+    return {name: options[name] for name in RESOURCE_OPTIONS if options.get(name) is not None}
