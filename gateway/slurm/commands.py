@@ -1,0 +1,261 @@
+"""Slurm's commands as pure pairs: build the argument list, parse what is printed.
+
+Every field ends with a `mark` that the caller draws at random for each call: a job's name or comment is its
+owner's to choose, may hold any separator and even line breaks, and must not be able to forge another job's row.
+`-O`/`--format` because `--json` prints 8 kB a job (81 MB at 10,000 jobs, where the fields below take 0.2 s).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.model.inventory import Inventory
+from gateway.model.job import JobOptions, JobScript, SeenJob
+from gateway.slurm import rest_parse, states, times
+
+# The program is found on the login PATH, then starts in an environment of ours: what the user's profile sets
+# (SBATCH_*, SQUEUE_*, a language) must not change what is asked, and must not get into the job.
+_FIND: Final = 'program=$(command -v "$1") || { echo "$1: command not found" >&2; exit 127; }; shift; '
+_CLEAN: Final = f'exec env -i PATH={rest_parse.PATH} ${{SLURM_CONF:+SLURM_CONF="$SLURM_CONF"}} '
+_START: Final = '"$program" "$@"'
+_ASKING: Final = "LC_ALL=C.UTF-8 SLURM_TIME_FORMAT=%s "
+
+_SQUEUE_FIELDS: Final = (
+    "JobID",
+    "Name",
+    "UserName",
+    "State",
+    "Reason",
+    "NodeList",
+    "Comment",
+    "RestartCnt",
+    "exit_code",
+    "SubmitTime",
+    "StartTime",
+    "EndTime",
+    "TimeLimit",
+)
+_SACCT_FIELDS: Final = (
+    "JobIDRaw",
+    "JobName",
+    "User",
+    "State",
+    "Reason",
+    "NodeList",
+    "Comment",
+    "Restarts",
+    "ExitCode",
+    "Submit",
+    "Start",
+    "End",
+    "TimelimitRaw",
+)
+_EMPTY: Final = frozenset({"(null)", "N/A", "None", "None assigned", "Unknown"})
+
+
+class Unreadable(ValueError):
+    """A command printed something else than it was asked for."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: an argument list (never a shell's line) and what it reads."""
+
+    argv: tuple[str, ...]
+    stdin: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return self.argv[4]
+
+
+def _command(program: str, *arguments: str, stdin: bytes | None = None, more: str = _ASKING) -> Command:
+    return Command(("sh", "-c", f"{_FIND}{_CLEAN}{more}{_START}", "sh", program, *arguments), stdin)
+
+
+def sbatch(script: JobScript) -> Command:
+    """Submit. The options win over `#SBATCH` lines and say the same as a REST submission (`rest_parse.submission`).
+
+    The command line is public (SubmitLine), so it holds what `squeue` shows to everybody anyway; the script goes
+    by stdin. `--export=ALL` exports the clean environment: NONE would load the user's profile on the node.
+    """
+    return _command(
+        "sbatch", "--parsable", "--export=ALL", *_options(script.options), stdin=script.text.encode(), more=""
+    )
+
+
+def _options(options: JobOptions) -> Iterable[str]:
+    yield f"--job-name={options.name}"
+    yield f"--nodes={options.nodes}"
+    yield f"--ntasks={options.tasks}"
+    yield f"--cpus-per-task={options.cpus_per_task}"
+    yield f"--output={options.output}"
+    yield f"--chdir={options.working_directory}"
+    yield "--requeue" if options.requeue else "--no-requeue"
+    if options.tasks_per_node is not None:
+        yield f"--ntasks-per-node={options.tasks_per_node}"
+    if options.time_limit is not None:
+        yield f"--time={options.time_limit}"
+    if options.memory is not None:
+        yield f"--mem={options.memory}M"
+    for name, value in (
+        ("partition", options.partition),
+        ("account", options.account),
+        ("qos", options.qos),
+        ("constraint", options.constraint),
+        ("gres", options.gres),
+    ):
+        if value:
+            yield f"--{name}={value}"
+    if options.exclusive:
+        yield "--exclusive"
+
+
+def parse_sbatch(stdout: str) -> int | None:
+    """The job id of `--parsable` (`123` or `123;cluster`); a site's greeting may stand before it."""
+    for line in reversed(stdout.splitlines()):
+        if found := re.fullmatch(r"(\d+)(?:;\S*)?", line.strip()):
+            return int(found[1])
+    return None
+
+
+def squeue(job_ids: Sequence[int], mark: str) -> Command:
+    """These jobs, whatever their state. One unknown id alone is an error (2017), among others it is left out."""
+    return _command(
+        "squeue",
+        "--noheader",
+        "--all",
+        "--states=all",
+        f"--jobs={','.join(map(str, job_ids))}",
+        f"--Format={_marked(mark)}",
+    )
+
+
+def squeue_named(name: str, user: str, mark: str) -> Command:
+    """The user's jobs of this name that the queue still has."""
+    return _command(
+        "squeue",
+        "--noheader",
+        "--all",
+        "--states=all",
+        f"--name={name}",
+        f"--user={user}",
+        f"--Format={_marked(mark)}",
+    )
+
+
+def _marked(mark: str) -> str:
+    return ",".join(f"{field}:{mark}" for field in _SQUEUE_FIELDS)
+
+
+def parse_squeue(stdout: str, mark: str) -> list[SeenJob]:
+    return [_seen(row) for row in _rows(stdout, mark, len(_SQUEUE_FIELDS))]
+
+
+def sacct(job_ids: Sequence[int], mark: str) -> Command:
+    """These jobs, each in its newest life; unknown ids are left out."""
+    return _command("sacct", *_sacct_form(mark), f"--jobs={','.join(map(str, job_ids))}")
+
+
+def sacct_named(name: str, user: str, days: int, mark: str) -> Command:
+    """The user's jobs of this name of the last days, without those that never became eligible."""
+    return _command("sacct", *_sacct_form(mark), f"--name={name}", f"--user={user}", f"--starttime=now-{days}days")
+
+
+def _sacct_form(mark: str) -> tuple[str, ...]:
+    return (
+        "--noheader",
+        "--allocations",
+        "--allusers",
+        "--parsable",
+        f"--delimiter={mark}",
+        f"--format={','.join(_SACCT_FIELDS)}",
+    )
+
+
+def parse_sacct(stdout: str, mark: str) -> list[SeenJob]:
+    return [_seen(row) for row in _rows(stdout, mark, len(_SACCT_FIELDS))]
+
+
+def scancel(job_id: int) -> Command:
+    """End a job; without a signal, so that it ends CANCELLED and not FAILED."""
+    return _command("scancel", str(job_id))
+
+
+def scontrol_show(what: str) -> Command:
+    """`partitions` or `nodes`, all of them, as JSON: the same as slurmrestd gives."""
+    return _command("scontrol", "show", what, "--all", "--json")
+
+
+def parse_inventory(partitions: str, nodes: str) -> Inventory:
+    return rest_parse.inventory(_json(partitions), _json(nodes))
+
+
+def scontrol_config() -> Command:
+    """The controller's configuration; fails if the controller does not answer."""
+    return _command("scontrol", "show", "config")
+
+
+def parse_config(stdout: str) -> dict[str, str]:
+    """`ClusterName`, `SLURM_VERSION` and all the other keys."""
+    pairs = (line.partition("=") for line in stdout.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _rows(stdout: str, mark: str, width: int) -> Iterable[list[str]]:
+    *fields, rest = stdout.split(mark)
+    if rest.strip() or len(fields) % width:
+        raise Unreadable(f"{len(fields)} fields in rows of {width}, then {rest.strip()[:80]!r}")
+    for start in range(0, len(fields), width):
+        row = fields[start : start + width]
+        row[0] = row[0].strip()
+        yield row
+
+
+def _seen(row: Sequence[str]) -> SeenJob:
+    job_id, name, user, state_words, reason, nodes, comment, restarts, code, submitted, started, ended, limit = row
+    if not job_id.isdecimal():
+        raise Unreadable(f"{job_id[:80]!r} instead of a job id")
+    state, flags = states.parse(state_words)
+    exit_code, signal = _exit(code) if state.ended else (None, None)
+    return SeenJob(
+        job_id=int(job_id),
+        name=name,
+        user=user,
+        state=state,
+        flags=flags,
+        reason=_text(reason),
+        nodes=_text(nodes),
+        exit_code=exit_code,
+        signal=signal,
+        comment=_text(comment),
+        restarts=times.number(restarts) or 0,
+        submit_time=times.moment(submitted),
+        start_time=times.moment(started),
+        end_time=times.moment(ended),
+        time_limit=times.minutes(limit),
+    )
+
+
+def _exit(text: str) -> tuple[int | None, int | None]:
+    """`3:0` is exit code 3, `0:15` is signal 15."""
+    found = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    if found is None:
+        return None, None
+    return (None, int(found[2])) if int(found[2]) else (int(found[1]), None)
+
+
+def _text(value: str) -> str:
+    return "" if value in _EMPTY else value
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {text[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise Unreadable(f"not a JSON object: {text[:80]!r}")
+    return found

@@ -1,0 +1,94 @@
+"""From a cluster's settings to its back end: how Slurm is asked, how files are reached, where commands run."""
+
+import time
+from dataclasses import dataclass
+
+from gateway.core.ports import Files, Scheduler, Shell
+from gateway.errors import SettingsInvalid
+from gateway.settings import ClusterSettings
+from gateway.slurm.cli import CliScheduler
+from gateway.slurm.mounted import MountedFiles
+from gateway.slurm.rest import RestScheduler
+from gateway.slurm.rest_http import RestClient
+from gateway.slurm.sftp import SftpFiles
+from gateway.slurm.ssh import SshConnections, SshTarget
+from gateway.slurm.tokens import Tokens
+from gateway.slurm.transport import LocalShell, SshShell
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One cluster's adapters. `build_shell` is the machine on which images are built."""
+
+    name: str
+    scheduler: Scheduler
+    files: Files
+    shell: Shell
+    build_shell: Shell
+
+    async def close(self) -> None:
+        for part in (self.scheduler, self.files, self.shell, self.build_shell):
+            await part.close()
+
+
+def connect(cluster: ClusterSettings, *, name: str) -> Backend:
+    """Put a cluster's adapters together. Nothing is contacted yet; SettingsInvalid names what is missing."""
+    login = (
+        SshConnections(_target(cluster, name, "ssh_host", cluster.ssh_host, cluster.ssh_port), time.time)
+        if cluster.ssh_host
+        else None
+    )
+    shell: Shell = SshShell(login) if login is not None else LocalShell()
+    build_shell = shell
+    if cluster.build_host and (cluster.build_host, cluster.build_port) != (cluster.ssh_host, cluster.ssh_port):
+        target = _target(cluster, name, "build_host", cluster.build_host, cluster.build_port)
+        build_shell = SshShell(SshConnections(target, time.time))
+    files: Files
+    if cluster.files == "sftp":
+        if login is None:
+            raise _missing(name, "ssh_host", 'files = "sftp"')
+        files = SftpFiles(login)
+    else:
+        files = MountedFiles()
+    return Backend(
+        name=name,
+        scheduler=_scheduler(cluster, name, shell),
+        files=files,
+        shell=shell,
+        build_shell=build_shell,
+    )
+
+
+def _scheduler(cluster: ClusterSettings, name: str, shell: Shell) -> Scheduler:
+    if cluster.backend == "cli":
+        if cluster.comment_field != "comment":
+            raise SettingsInvalid(
+                f"clusters.{name}.comment_field: squeue shows no {cluster.comment_field!r}",
+                hint='Use comment_field = "comment", or backend = "rest".',
+            )
+        return CliScheduler(shell, cluster=name, viewer=cluster.user)
+    if not cluster.rest_url:
+        raise _missing(name, "rest_url", 'backend = "rest"')
+    if not cluster.jwt_key_file:
+        raise _missing(name, "jwt_key_file", 'backend = "rest"')
+    return RestScheduler(
+        RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time)),
+        cluster=name,
+        viewer=cluster.user,
+        comment_field=cluster.comment_field,
+    )
+
+
+def _target(cluster: ClusterSettings, name: str, key: str, host: str, port: int) -> SshTarget:
+    if cluster.known_hosts_file is None:
+        raise _missing(name, "known_hosts_file", key)
+    if cluster.user_ca_key_file is None:
+        raise _missing(name, "user_ca_key_file", key)
+    return SshTarget(host, port, cluster.known_hosts_file, cluster.user_ca_key_file)
+
+
+def _missing(name: str, field: str, because: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"clusters.{name}.{field} is not set, and {because} needs it",
+        hint="`sluice cluster env` prints what the local cluster needs; docs/concepts/slurm.md says what each is.",
+    )
