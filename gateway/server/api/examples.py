@@ -1,0 +1,122 @@
+"""Examples for OpenAPI; a test reads every one of them with the model that it stands for."""
+
+from typing import Any
+
+REQUESTS: dict[str, Any] = {
+    "model server": {
+        "summary": "A small model, served for half an hour",
+        "value": {"recipe": "llama-cpp", "name": "demo", "resources": {"time": "30m"}},
+    },
+    "training": {
+        "summary": "A training run on two nodes",
+        "value": {
+            "recipe": "train",
+            "parameters": {"script": "project/train.py"},
+            "resources": {"nodes": 2, "gpus": {"count": 4, "type": "a100"}},
+            "labels": {"experiment": "42"},
+        },
+    },
+}
+
+SESSION: dict[str, Any] = {
+    "id": "01J9Z3V8K4T6Q2M5N7P0R1S2T3",
+    "name": "demo",
+    "owner": "admin",
+    "project": "default",
+    "cluster": "local",
+    "unix_user": "alice",
+    "recipe": "llama-cpp",
+    "recipe_version": "1.0",
+    "kind": "service",
+    "phase": "ready",
+    "reason": "",
+    "message": "",
+    "ended": False,
+    "conditions": {"EndpointReachable": {"status": True, "message": "", "since": "2026-01-05T10:00:09Z"}},
+    "model": "demo",
+    "image": "llama-cpp",
+    "image_sha256": "6d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e",
+    "parameters": {"context": 512},
+    "resources": {"nodes": 1, "cpus": 2, "memory": 2048, "time": 30},
+    "labels": {},
+    "stop_requested": False,
+    "created_at": "2026-01-05T10:00:00Z",
+    "updated_at": "2026-01-05T10:00:09Z",
+    "ready_at": "2026-01-05T10:00:09Z",
+    "ended_at": None,
+    "job": {
+        "attempt": 1,
+        "name": "sluice-01j9z3v8k4t6q2m5n7p0r1s2t3-1",
+        "job_id": 4711,
+        "state": "RUNNING",
+        "reason": "",
+        "nodes": "node1",
+        "exit_code": None,
+        "signal": None,
+        "restarts": 0,
+        "submitted_at": "2026-01-05T10:00:01Z",
+        "started_at": "2026-01-05T10:00:02Z",
+        "ended_at": None,
+    },
+    "queue_position": None,
+}
+
+SCRIPT: dict[str, Any] = {
+    "script": "#!/bin/bash\n#SBATCH --job-name=sluice-01j9z3v8k4t6q2m5n7p0r1s2t3-1\n...",
+    "options": {"name": "sluice-01j9z3v8k4t6q2m5n7p0r1s2t3-1", "partition": "gpu", "time_limit": 30, "nodes": 1},
+    "image": "/home/alice/.sluice/images/llama-cpp.sif",
+    "sha256": "6d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e",
+}
+
+EVENT: dict[str, Any] = {
+    "id": 17,
+    "session": "01J9Z3V8K4T6Q2M5N7P0R1S2T3",
+    "type": "session.phase",
+    "at": "2026-01-05T10:00:09Z",
+    "data": {"phase": "ready", "before": "starting", "reason": "", "message": ""},
+}
+EVENTS = (
+    "retry: 1000\n\n"
+    "id: 17\nevent: session.phase\n"
+    'data: {"id":17,"session":"01J9Z3V8K4T6Q2M5N7P0R1S2T3","type":"session.phase",'
+    '"at":"2026-01-05T10:00:09Z","data":{"phase":"ready","before":"starting","reason":"","message":""}}\n\n'
+)
+
+LOG: dict[str, Any] = {
+    "file": "service-1.log",
+    "offset": 0,
+    "next": 38,
+    "size": 38,
+    "text": "main: server is listening on a socket\n",
+}
+
+CLUSTER: dict[str, Any] = {
+    "name": "local",
+    "backend": "rest",
+    "version": "26.05.0",
+    "reachable": True,
+    "message": "",
+    "polled_at": "2026-01-05T10:00:09Z",
+    "partitions": [{"name": "gpu", "up": True, "default": True, "max_time": 1440, "nodes": "node[1-2]"}],
+    "nodes": [
+        {
+            "name": "node1",
+            "address": "10.77.0.11",
+            "states": ["MIXED"],
+            "available": True,
+            "partitions": ["gpu"],
+            "cpus": 16,
+            "cpus_used": 2,
+            "memory": 65536,
+            "memory_used": 2048,
+            "gpus": [{"name": "gpu", "type": "a100", "total": 4, "used": 1}],
+        }
+    ],
+    "gpus": [{"name": "gpu", "type": "a100", "total": 4, "used": 1}],
+}
+
+HEALTH: dict[str, Any] = {
+    "status": "ok",
+    "version": "0.1.0",
+    "checks": {"database": "ok", "cluster local": "asked 0.8 s ago"},
+}

@@ -1,0 +1,168 @@
+"""`/api/v1/sessions`: start, list, look, stop, forget."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from gateway.core import sessions
+from gateway.model.api import Page, ScriptView, SessionRequest, SessionView
+from gateway.model.session import Phase
+from gateway.server.api import examples
+from gateway.store.sessions import SessionQuery
+from gateway.web.caller import Caller
+from gateway.web.context import Gw
+from gateway.web.openapi import example, problems
+
+router = APIRouter(prefix="/sessions", tags=["sessions"])
+
+PhaseWord = Literal["requested", "queued", "starting", "ready", "running", "stopping", "succeeded", "failed", "stopped"]
+MAX_PAGE = 500
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Any text of yours. The same request under the same key gives the session that is there already.",
+        examples=["6f1c2b1e-training-run-42"],
+    ),
+]
+
+
+@router.post(
+    "",
+    operation_id="createSession",
+    summary="Start a session",
+    status_code=201,
+    response_model=SessionView | ScriptView,
+    responses={
+        201: example(examples.SESSION, "Accepted, and kept: it will be submitted."),
+        200: example(examples.SCRIPT, "With `dry_run`: what would be sent to Slurm."),
+        **problems(404, 409, 413, 422, 503),
+    },
+)
+async def create(
+    gateway: Gw,
+    caller: Caller,
+    response: Response,
+    request: Annotated[SessionRequest, Body(openapi_examples=examples.REQUESTS)],
+    key: Key = None,
+    *,
+    dry_run: Annotated[bool, Query(description="Start nothing; answer with the script and its options.")] = False,
+) -> SessionView | ScriptView:
+    """Durable when it is answered.
+
+    With an `Idempotency-Key` it may be repeated after any doubt: an answer that carries `Idempotency-Replayed: true`
+    is about the session that was made the first time. Another request under the same key is a conflict (409).
+    """
+    if dry_run:
+        response.status_code = 200
+        return sessions.script_view(*await sessions.dry_run(gateway, caller, request))
+    session, created = await sessions.create(gateway, caller, request, idempotency_key=key)
+    response.headers["Location"] = f"/api/v1/sessions/{session.id}"
+    if not created:
+        response.headers["Idempotency-Replayed"] = "true"
+    return sessions.view(session)
+
+
+@router.get(
+    "",
+    operation_id="listSessions",
+    summary="List your sessions",
+    responses={200: example({"items": [examples.SESSION], "next": None}, "One page."), **problems(422)},
+)
+async def list_sessions(
+    gateway: Gw,
+    caller: Caller,
+    *,
+    phase: Annotated[PhaseWord | None, Query(description="Only in this phase.")] = None,
+    ended: Annotated[bool | None, Query(description="Only live ones (false) or ended ones (true).")] = None,
+    recipe: Annotated[str | None, Query(description="Only of this recipe.")] = None,
+    name: Annotated[str | None, Query(description="Only of this name.")] = None,
+    project: Annotated[str | None, Query(description="Only of this project.")] = None,
+    cluster: Annotated[str | None, Query(description="Only on this cluster.")] = None,
+    cursor: Annotated[
+        str | None, Query(description="`next` of the page before.", pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Sessions on one page.")] = 50,
+) -> Page[SessionView]:
+    """Newest first. Ask again with `cursor` set to `next` until `next` is null."""
+    query = SessionQuery(
+        phase=Phase.READY if phase == "running" else Phase(phase) if phase else None,
+        ended=ended,
+        recipe=recipe,
+        name=name,
+        project=project,
+        cluster=cluster,
+        cursor=cursor,
+        limit=limit,
+    )
+    found, following = await sessions.list_sessions(gateway, caller, query)
+    return Page[SessionView](items=[sessions.view(session) for session in found], next=following)
+
+
+@router.get(
+    "/{ref}",
+    operation_id="getSession",
+    summary="Get a session",
+    responses={200: example(examples.SESSION, "The session."), **problems(404)},
+)
+async def get(gateway: Gw, caller: Caller, ref: str) -> SessionView:
+    """By its id, or by its name: a live session of the name first, else the newest."""
+    return sessions.view(await sessions.get(gateway, caller, ref))
+
+
+@router.get(
+    "/{ref}/script",
+    operation_id="getScript",
+    summary="Get the script that was sent to Slurm",
+    responses={
+        200: {
+            "description": "The script, with its options; as plain text if only that is accepted.",
+            "content": {"application/json": {"example": examples.SCRIPT}, "text/plain": {}},
+        },
+        **problems(404),
+    },
+    response_model=ScriptView,
+)
+async def script(
+    gateway: Gw, caller: Caller, ref: str, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
+) -> ScriptView | Response:
+    """Of the session's current attempt."""
+    session = await sessions.get(gateway, caller, ref)
+    found = await sessions.script(gateway, caller, ref)
+    if accept.startswith("text/"):
+        return PlainTextResponse(found.text)
+    return sessions.script_view(session.plan, found)
+
+
+@router.post(
+    "/{ref}/stop",
+    operation_id="stopSession",
+    summary="Stop a session",
+    status_code=202,
+    responses={202: example(examples.SESSION, "Asked for; follow the events."), **problems(404)},
+)
+async def stop(gateway: Gw, caller: Caller, ref: str) -> SessionView:
+    """In any phase, any number of times. The job is told to end, has its grace, and is then ended by Slurm."""
+    return sessions.view(await sessions.stop(gateway, caller, ref))
+
+
+@router.delete(
+    "/{ref}",
+    operation_id="deleteSession",
+    summary="Forget a session",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 409, 503),
+)
+async def delete(
+    gateway: Gw,
+    caller: Caller,
+    ref: str,
+    *,
+    files: Annotated[bool, Query(description="Remove its directory on the cluster, too.")] = False,
+) -> None:
+    """Only when it has ended. Its logs and outputs stay on the cluster unless `files` is set."""
+    await sessions.delete(gateway, caller, ref, files=files)

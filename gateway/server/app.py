@@ -1,0 +1,66 @@
+"""The server: the REST control plane under /api/v1, and the reconcile loop beside it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.core.context import Gateway
+from gateway.core.reconcile import Reconciler
+from gateway.identity.local import LocalIdentity
+from gateway.server.api import clusters, events, health, logs, recipes, sessions
+from gateway.web import context, docs
+from gateway.web.app import Part, Web, api, background
+from gateway.web.openapi import Api
+
+PREFIX = "/api/v1"
+OPEN = frozenset({f"{PREFIX}/health/live"})
+_TAGS = [
+    {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
+    {"name": "events", "description": "What happens to sessions, pushed as it happens; readers resume by id."},
+    {"name": "recipes", "description": "The catalogue: what can be started, and with which parameters."},
+    {"name": "images", "description": "The container images of the recipes, as they are on the clusters."},
+    {"name": "clusters", "description": "Partitions, nodes and free GPUs, as last seen."},
+    {"name": "health", "description": "For supervisors and load balancers."},
+]
+_DESCRIPTION = """\
+Sluice turns *recipes* into Slurm jobs, and jobs into *sessions* that people and programs can use.
+
+Every call but `health/live` needs `Authorization: Bearer <token>`; `sluice env` prints it. Errors are
+`application/problem+json` with a stable `code`; `retryable` says whether the same call may succeed later.
+Model servers answer under `/v1` as OpenAI's API does, and every service under `/s/<session>/`.
+"""
+
+
+def rest(gateway: Gateway) -> Api:
+    """The FastAPI app of /api/v1."""
+    app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
+    context.hold(app, gateway)
+    for module in (recipes, sessions, logs, events, clusters, health):
+        app.include_router(module.router, prefix=PREFIX)
+    docs.install(app, PREFIX)
+    return app
+
+
+def part(gateway: Gateway) -> Part:
+    """The server as a part of a frame. Its loop ends between acts: what was begun is done and recorded."""
+    app, reconciler = rest(gateway), Reconciler(gateway)
+    app.state.reconciler = reconciler
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with background("reconcile", reconciler.run):
+            yield
+
+    pages = docs.paths(PREFIX)
+    return Part(
+        name="server",
+        prefixes=(PREFIX,),
+        app=app,
+        open=OPEN,
+        browser=lambda path: path.startswith(pages),
+        lifespan=lifespan,
+    )
+
+
+def app(gateway: Gateway) -> Web:
+    """The server on a port of its own."""
+    return Web([part(gateway)], LocalIdentity.open(gateway.settings.state_dir))

@@ -1,0 +1,332 @@
+"""The frame around every HTTP service: who calls, which request it is, what is logged and counted, how errors look.
+
+One frame carries one service on its own port or all of them by path (`Part`). It is plain ASGI, because the data
+plane goes through it, too. A request without a token ends here, before any route is looked at: nothing is open that
+is not named in `Part.open`.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+from ulid import ULID
+
+from gateway.errors import NotFound, SluiceError, Unauthenticated
+from gateway.web import errors
+from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, Identity, authenticate
+from gateway.web.metrics import HttpMetrics
+from gateway.web.openapi import Api
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 1 << 20
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
+
+
+def product_version() -> str:
+    """The version that is installed; in a checkout that was never installed it is 0."""
+    try:
+        return version("sluice")
+    except PackageNotFoundError:
+        return "0"
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def _no(path: str) -> bool:
+    del path
+    return False
+
+
+def as_problem(error: SluiceError, where: Mapping[str, str]) -> Response:
+    """Problem details: how errors look but where another protocol has a word in it."""
+    return errors.respond(errors.problem_of(error, **where))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One service in the frame: the paths that are its own, and what holds for them.
+
+    `open`: paths that need no token. `browser`: paths where a browser may show the token as a password. `max_body`:
+    bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
+    beside the requests.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    app: ASGIApp
+    open: frozenset[str] = frozenset()
+    browser: Callable[[str], bool] = _no
+    max_body: int | None = MAX_BODY
+    headers: bool = True
+    render: Renderer = as_problem
+    lifespan: Lifespan = _nothing
+
+    def owns(self, path: str) -> bool:
+        return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)
+
+
+def api(
+    *,
+    title: str,
+    prefix: str,
+    description: str = "",
+    tags: Sequence[dict[str, str]] = (),
+    open_paths: frozenset[str] = frozenset(),
+) -> Api:
+    """A FastAPI app as a part holds it: our errors, OpenAPI under its prefix, no pages that load from elsewhere."""
+    app = Api(
+        open_paths=open_paths,
+        title=title,
+        version=product_version(),
+        description=description,
+        openapi_url=f"{prefix}/openapi.json",
+        openapi_tags=list(tags),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app)
+    return app
+
+
+@dataclass
+class _Exchange:
+    """What is known of one request while it is answered."""
+
+    part: Part
+    scope: Scope
+    request_id: str
+    began: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    first: float = 0.0
+
+    def where(self) -> dict[str, str]:
+        return {"instance": self.scope["path"], "request_id": self.request_id}
+
+    @property
+    def route(self) -> str:
+        """The route's template, so that ids do not become labels."""
+        route = self.scope.get("route")
+        return str(self.scope["state"].get("route") or getattr(route, "path", None) or "unmatched")
+
+
+class Web:
+    """The frame, an ASGI app. `closing` is set when the service shall stop: streams end then."""
+
+    def __init__(self, parts: Sequence[Part], identity: Identity) -> None:
+        self.parts = tuple(parts)
+        self.identity = identity
+        self.closing = asyncio.Event()
+        self.metrics = HttpMetrics()
+        self._nowhere = Part(name="none", prefixes=(), app=_not_here)
+        self._asgi = {"http": self._http, "websocket": self._websocket, "lifespan": self._lifespan}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asgi[scope["type"]](scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._begin(scope)
+        part = exchange.part
+        in_flight = self.metrics.in_flight.labels(part.name)
+        with bound_contextvars(request_id=exchange.request_id), in_flight.track_inprogress():
+            try:
+                self._admit(exchange)
+                body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
+                await part.app(scope, body, self._sending(exchange, send))
+            except SluiceError as error:
+                await self._refuse(exchange, error, receive, send)
+            except (ConnectionAbortedError, HTTPException) as error:
+                await self._broken(exchange, error, receive, send)
+            except Exception:
+                log.exception("request failed", path=scope["path"])
+                await self._broken(exchange, None, receive, send)
+            finally:
+                self._account(exchange)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._begin(scope)
+        with bound_contextvars(request_id=exchange.request_id):
+            try:
+                self._admit(exchange)
+                await exchange.part.app(scope, receive, send)
+            except SluiceError as error:
+                log.info("websocket refused", path=scope["path"], code=error.code)
+                response = exchange.part.render(error, exchange.where())
+                await receive()
+                headers = [*response.raw_headers, *_challenge(exchange, error)]
+                start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": headers}
+                await send(start)
+                await send({"type": "websocket.http.response.body", "body": response.body})
+
+    def _begin(self, scope: Scope) -> _Exchange:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else str(ULID())
+        path = scope["path"]
+        part = next((part for part in self.parts if part.owns(path)), self._nowhere)
+        state: dict[str, Any] = {"request_id": request_id, "closing": self.closing, "metrics": self.metrics}
+        scope["state"] = state
+        return _Exchange(part=part, scope=scope, request_id=request_id)
+
+    def _admit(self, exchange: _Exchange) -> None:
+        scope, part = exchange.scope, exchange.part
+        path = scope["path"]
+        if path not in part.open:
+            method = scope.get("method", "GET")
+            browser = part.browser(path)
+            scope["state"]["caller"] = authenticate(self.identity, scope["headers"], method=method, browser=browser)
+
+    def _sending(self, exchange: _Exchange, send: Send) -> Send:
+        add = SECURITY_HEADERS if exchange.part.headers else {}
+        request_id = exchange.request_id
+
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status, exchange.first = message["status"], time.perf_counter()
+                headers = MutableHeaders(raw=list(message["headers"]))
+                headers["X-Request-Id"] = request_id
+                for name, value in add.items():
+                    headers.setdefault(name, value)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        return wrapped
+
+    async def _refuse(self, exchange: _Exchange, error: SluiceError, receive: Receive, send: Send) -> None:
+        if exchange.status:
+            await self._broken(exchange, error, receive, send)
+            return
+        response = exchange.part.render(error, exchange.where())
+        response.raw_headers.extend(_challenge(exchange, error))
+        await response(exchange.scope, receive, self._sending(exchange, send))
+
+    async def _broken(self, exchange: _Exchange, error: Exception | None, receive: Receive, send: Send) -> None:
+        """A fault of ours, or a body that is too long. An answer that has begun is cut off: it must not look whole."""
+        if exchange.status:
+            if error is not None:
+                log.info("answer broke off", path=exchange.scope["path"], error=str(error))
+            return
+        status, code, text = 500, SluiceError.code, errors.FAULT
+        if isinstance(error, HTTPException):
+            status, code, text = error.status_code, "invalid", error.detail
+        response = errors.respond(errors.problem(status, code, text, **exchange.where()))
+        await response(exchange.scope, receive, self._sending(exchange, send))
+
+    def _account(self, exchange: _Exchange) -> None:
+        now = time.perf_counter()
+        scope, name, route = exchange.scope, exchange.part.name, exchange.route
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.requests.labels(name, route, method, str(exchange.status or 499)).inc()
+        if exchange.first:
+            self.metrics.seconds.labels(name, route).observe(exchange.first - exchange.began)
+        quiet = scope["path"] in exchange.part.open
+        caller = scope["state"].get("caller")
+        (log.debug if quiet else log.info)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=exchange.status or 499,
+            ms=round((now - exchange.began) * 1000, 2),
+            caller=caller.name if caller else None,
+            **scope["state"].get("log", {}),
+        )
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        await receive()
+        try:
+            async with AsyncExitStack() as stack:
+                for part in self.parts:
+                    await stack.enter_async_context(part.lifespan())
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                self.closing.set()
+        except Exception as error:
+            log.exception("lifespan failed")
+            stage = "shutdown" if self.closing.is_set() else "startup"
+            await send({"type": f"lifespan.{stage}.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _challenge(exchange: _Exchange, error: SluiceError) -> list[tuple[bytes, bytes]]:
+    if not isinstance(error, Unauthenticated):
+        return []
+    word = BROWSER_CHALLENGE if exchange.part.browser(exchange.scope["path"]) else CHALLENGE
+    return [(b"www-authenticate", word.encode())]
+
+
+async def _not_here(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive, send
+    raise NotFound(f"there is nothing at {scope['path']}", hint="The API is at /api/v1, its pages at /api/v1/docs.")
+
+
+def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """The body of a request, cut off with 413 when it is longer than allowed, whatever its headers say."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if length.isdigit() and int(length) > limit:
+        raise _too_long(limit)
+    seen = 0
+
+    async def wrapped() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise _too_long(limit)
+        return message
+
+    return wrapped
+
+
+def _too_long(limit: int) -> HTTPException:
+    return HTTPException(413, f"the request is longer than {limit >> 10} KiB")
+
+
+def request_log(request: Request, **words: Any) -> None:
+    """Say more in the log line of this request."""
+    request.state.log = {**getattr(request.state, "log", {}), **words}
+
+
+@asynccontextmanager
+async def background(name: str, run: Callable[[], Any]) -> AsyncIterator[None]:
+    """Run something beside the requests; on the way out it is cancelled and waited for, so that it can end cleanly."""
+    task = asyncio.create_task(run(), name=name)
+    task.add_done_callback(_tell)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _tell(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background task ended", task=task.get_name(), exc_info=error)

@@ -1,0 +1,83 @@
+"""Who is calling: the bearer token of a request, and the dependency by which routes get the principal."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Annotated, Protocol
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from gateway.errors import Forbidden, Unauthenticated
+from gateway.model.principal import Principal
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+CHALLENGE = 'Bearer realm="sluice"'
+BROWSER_CHALLENGE = 'Basic realm="sluice (any user name, your token as the password)", charset="UTF-8"'
+
+
+class Identity(Protocol):
+    """Whoever can tell callers by their tokens."""
+
+    def authenticate(self, token: str) -> Principal:
+        """Unauthenticated if the token is nobody's."""
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def authenticate(identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False) -> Principal:
+    """The caller by the Authorization header.
+
+    With `browser` the token is also taken as the password of HTTP Basic, which a browser asks its user for. A browser
+    adds it to whatever a page of anybody's sends here, so what changes things must then come from our own pages.
+    """
+    given = {name: value for name, value in headers if name in _WANTED}
+    scheme, _, word = given.get(b"authorization", b"").decode("latin-1").strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return identity.authenticate(word.strip())
+        case "basic" if browser:
+            caller = identity.authenticate(_password(word))
+            _same_origin(given, method)
+            return caller
+        case "":
+            raise Unauthenticated(
+                "no token was given",
+                hint="Send `Authorization: Bearer <token>`; `sluice env` prints the token.",
+            )
+        case _:
+            raise Unauthenticated("only bearer tokens are understood here", hint="`sluice env` prints the token.")
+
+
+_WANTED = frozenset({b"authorization", b"origin", b"host", b"sec-websocket-key"})
+
+
+def _password(word: str) -> str:
+    try:
+        return base64.b64decode(word, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthenticated("the Authorization header cannot be read") from error
+
+
+def _same_origin(given: dict[bytes, bytes], method: str) -> None:
+    """Browsers name the page's origin with everything but plain reads, and with every WebSocket."""
+    if method in SAFE and b"sec-websocket-key" not in given:
+        return
+    origin = given.get(b"origin")
+    if origin is not None and urlsplit(origin).netloc != given.get(b"host"):
+        raise Forbidden("a page of another site may not do this with your password")
+
+
+def caller(request: Request) -> Principal:
+    """The principal of this request; it was told before any route was looked at."""
+    found: Principal = request.state.caller
+    return found
+
+
+_scheme = HTTPBearer(auto_error=False, description="The token: `sluice env` prints it.")
+CallerDep = Depends(caller)
+Caller = Annotated[Principal, CallerDep]
+#: For routers: shows in OpenAPI that a token is needed.
+Documented = Depends(_scheme)

@@ -1,0 +1,54 @@
+"""Structured logs: one line an event, JSON for machines or text for people, also what libraries log."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+_QUIET = ("asyncssh", "httpx", "httpcore", "uvicorn.access", "websockets", "alembic")
+
+
+def configure(form: str = "json", level: str = "info") -> None:
+    """Send every log of this process to standard error in one form. Request and session ids come from the context."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[_drop_colours, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _drop_colours(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The web server's own lines carry a coloured copy of themselves."""
+    del logger, name
+    event.pop("color_message", None)
+    return event

@@ -1,0 +1,116 @@
+"""Running a frame on a port, and ending it well: no new requests, streams told, the rest given a bounded time."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Generator
+
+import structlog
+import uvicorn
+
+from gateway.errors import SettingsInvalid
+from gateway.web.app import Web
+
+log = structlog.get_logger(__name__)
+
+GRACE = 20
+_BACKLOG = 4096
+_KEEP_ALIVE = 75
+
+
+class Serving(uvicorn.Server):
+    """One frame on one listening socket. `stop()` ends it; a second call does not wait for anybody."""
+
+    def __init__(self, web: Web, listener: socket.socket, *, grace: int = GRACE) -> None:
+        super().__init__(
+            uvicorn.Config(
+                web,
+                http="httptools",
+                loop="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=grace,
+                backlog=_BACKLOG,
+                ws_max_size=1 << 40,
+                ws_per_message_deflate=False,
+            )
+        )
+        self._web, self._listener = web, listener
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals are the caller's: several of these may run in one process, and the exit code is 0 after SIGTERM."""
+        yield
+
+    def stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._web.closing.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def run_until_stopped(self) -> None:
+        """SettingsInvalid if the frame did not start; the log says why."""
+        try:
+            await self.serve(sockets=[self._listener])
+        except SystemExit as error:  # the web server's way to say that the lifespan failed
+            raise SettingsInvalid("the service did not start", hint="The log above says why.") from error
+        finally:
+            self._listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything is started: a port that is taken is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsInvalid(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="Is a gateway running already? Choose another port with --port.",
+        ) from error
+    listener.setblocking(False)  # noqa: FBT003 - the socket's own word
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def running(web: Web, *, host: str = "127.0.0.1", port: int = 0, grace: int = GRACE) -> AsyncIterator[str]:
+    """Serve while the block runs; gives the address. Port 0 is any free one."""
+    listener = listen(host, port)
+    serving = Serving(web, listener, grace=grace)
+    task = asyncio.create_task(serving.run_until_stopped())
+    ready = asyncio.create_task(serving.ready.wait())
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield f"http://{host}:{listener.getsockname()[1]}"
+    finally:
+        ready.cancel()
+        serving.stop()
+        await task
+
+
+async def serve(web: Web, listener: socket.socket, *, grace: int = GRACE) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends it at once."""
+    serving = Serving(web, listener, grace=grace)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.stop)
+    try:
+        await serving.run_until_stopped()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
