@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown
@@ -104,7 +104,10 @@ class RestScheduler:
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         # Everything slurmctld took is in accounting once its outbox to slurmdbd is empty; so in this order.
-        complete = await self._accounting_is_complete(user)
+        accounting = await self._accounting(user)
+        if accounting == "none":
+            return await self._search_queue(name, user, set())
+        complete = accounting == "complete"
         since = int((self._clock() - FIND_WINDOW).timestamp())
         params = [
             ("job_name", name),
@@ -236,14 +239,17 @@ class RestScheduler:
         entry = self._memory.get(job_id)
         return entry is not None and entry.job.state.ended and "COMPLETING" not in entry.job.flags
 
-    async def _accounting_is_complete(self, user: str) -> bool:
-        """Whether slurmctld has told slurmdbd of every job it took."""
+    async def _accounting(self, user: str) -> Literal["none", "behind", "complete"]:
+        """Whether there is accounting, and slurmctld has told it of every job it took."""
         try:
             answer = await self._client.get("slurm", "/diag/", user=user)
         except Refused as refused:
             raise after_question(refused.problem, "tell whether accounting is up to date") from refused
+        storage = ((answer.get("meta") or {}).get("plugin") or {}).get("accounting_storage")
+        if storage in {"", "accounting_storage/none"}:
+            return "none"
         waiting = (answer.get("statistics") or {}).get("dbd_agent_queue_size")
-        return waiting == 0
+        return "complete" if waiting == 0 else "behind"
 
     async def _search_queue(self, name: str, user: str, skip: set[int]) -> SeenJob | None:
         """Accounting is behind: look at the queue's jobs, newest first, back to the window's beginning."""
