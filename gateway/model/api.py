@@ -130,6 +130,19 @@ class RecipeProblem(View):
     message: str
 
 
+class RecipePage(Page[RecipeView]):
+    """The catalogue, and the files in it that could not be read."""
+
+    problems: list[RecipeProblem] = []
+
+
+class RecipeDetail(RecipeView):
+    """A recipe with everything in it."""
+
+    versions: list[str] = Field(description="All versions, newest first.")
+    recipe: Mapping[str, Any] = Field(description="The recipe as its file says it.")
+
+
 class LogChunk(View):
     """A piece of a log. Ask again with `offset=next` to go on."""
 

@@ -1,0 +1,217 @@
+# Made from gateway/sdk/_async/client.py by `python gateway/sdk/generate.py`: change that one.
+"""The client of a gateway: sessions, recipes, clusters, images, health."""
+
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+from gateway.model.api import (
+    ClusterView,
+    EventView,
+    HealthView,
+    Page,
+    RecipeDetail,
+    RecipePage,
+    ScriptView,
+    SessionView,
+)
+from gateway.sdk import wire
+from gateway.sdk._sync.session import Session, follow_events, openai_client
+from gateway.sdk._sync.transport import Transport
+from gateway.sdk.wire import SessionOptions
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+class Sluice:
+    """A gateway. Without arguments: $SLUICE_URL and $SLUICE_TOKEN, else the gateway of this machine and its token file.
+
+    `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again).
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, timeout: float = 30.0, attempts: int = wire.ATTEMPTS
+    ) -> None:
+        self._transport = Transport(url, token, timeout=timeout, attempts=attempts)
+        self.sessions = Sessions(self._transport)
+        self.recipes = Recipes(self._transport)
+        self.clusters = Clusters(self._transport)
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    @property
+    def token(self) -> str | None:
+        return self._transport.token
+
+    def health(self) -> HealthView:
+        """Whether the gateway can do its work; `degraded` also when it says so with a 503."""
+        return wire.read(HealthView, self._transport.send(wire.HEALTH))
+
+    def alive(self) -> bool:
+        """Whether something answers at the address, without a token and without trying again."""
+        return self._transport.alive()
+
+    def events(self, *, after: int | None = None, follow: bool = True) -> Generator[EventView, None, None]:
+        """What happens to any of your sessions: from now on, or what followed the event `after` (0: all)."""
+        return follow_events(self._transport, None, after=after, follow=follow)
+
+    def openai(self, **options: Any) -> "OpenAI":
+        """An OpenAI client on the gateway's `/v1`, where all of your ready models are (extra `openai`)."""
+        return openai_client(self._transport, **options)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Sessions:
+    """Your sessions. `ref` is an id, or a name: a live session of that name first, else the newest."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, recipe: str, *, idempotency_key: str | None = None, **options: Unpack[SessionOptions]) -> Session:
+        """Start a session; durable when this returns, and never started twice, however often it is tried.
+
+        Options: `parameters`, `resources` (overrides: nodes, cpus, memory, time, partition, qos, gpus), `name`,
+        `version` (of the recipe), `project`, `cluster`, `labels`.
+        RecipeNotFound, ParameterInvalid, ImageMissing, Conflict (the name is taken).
+        """
+        request = wire.session_request(recipe, options)
+        response = self._transport.send(wire.create(request, idempotency_key))
+        return Session(self._transport, wire.read(SessionView, response))
+
+    def dry_run(self, recipe: str, **options: Unpack[SessionOptions]) -> ScriptView:
+        """Exactly what `create` would send to Slurm; nothing is started."""
+        request = wire.session_request(recipe, options)
+        return wire.read(ScriptView, self._transport.send(wire.dry_run(request)))
+
+    def get(self, ref: str) -> Session:
+        """SessionNotFound if there is none, or none that you may know of."""
+        response = self._transport.send(wire.get(f"/sessions/{wire.quoted(ref)}"))
+        return Session(self._transport, wire.read(SessionView, response))
+
+    def list(
+        self,
+        *,
+        phase: str | None = None,
+        ended: bool | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        project: str | None = None,
+        cluster: str | None = None,
+        page_size: int = 100,
+    ) -> Generator[Session, None, None]:
+        """All that match, newest first, page by page as they are asked for."""
+        cursor: str | None = None
+        while True:
+            call = wire.get(
+                "/sessions",
+                phase=phase,
+                ended=ended,
+                recipe=recipe,
+                name=name,
+                project=project,
+                cluster=cluster,
+                limit=page_size,
+                cursor=cursor,
+            )
+            page = wire.read(Page[SessionView], self._transport.send(call))
+            for view in page.items:
+                yield Session(self._transport, view)
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def stop(self, ref: str) -> Session:
+        """Ask for its end, in any phase, any number of times."""
+        response = self._transport.send(wire.stop(ref))
+        return Session(self._transport, wire.read(SessionView, response))
+
+    def delete(self, ref: str, *, files: bool = False) -> None:
+        """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""
+        self._transport.send(wire.delete(ref, files=files))
+
+    def script(self, ref: str) -> ScriptView:
+        """What was, or will be, sent to Slurm."""
+        response = self._transport.send(wire.get(f"/sessions/{wire.quoted(ref)}/script"))
+        return wire.read(ScriptView, response)
+
+    def logs(
+        self,
+        ref: str,
+        *,
+        follow: bool = False,
+        file: Literal["service", "job"] = "service",
+        tail: int | None = None,
+        attempt: int | None = None,
+    ) -> Generator[str, None, None]:
+        """The log in pieces of text; see `Session.logs`."""
+        session = self.get(ref)
+        with closing(session.logs(follow=follow, file=file, tail=tail, attempt=attempt)) as pieces:
+            yield from pieces
+
+    def events(self, ref: str, *, after: int | None = None, follow: bool = False) -> Generator[EventView, None, None]:
+        """What happened to one session; with `follow` until it has ended."""
+        with closing(follow_events(self._transport, ref, after=after, follow=follow)) as events:
+            yield from events
+
+
+class Recipes:
+    """The catalogue."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> RecipePage:
+        """Every recipe in its newest version, and the files that could not be read (`problems`)."""
+        return wire.read(RecipePage, self._transport.send(wire.get("/recipes")))
+
+    def get(self, name: str, version: str | None = None) -> RecipeDetail:
+        """RecipeNotFound names the nearest."""
+        response = self._transport.send(wire.get(f"/recipes/{wire.quoted(name)}", version=version))
+        return wire.read(RecipeDetail, response)
+
+    def parameters(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """JSON Schema of a recipe's parameters."""
+        call = wire.get(f"/recipes/{wire.quoted(name)}/schema", version=version)
+        return dict(self._transport.json(call))
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of recipe files."""
+        return dict(self._transport.json(wire.get("/recipes/schema")))
+
+    def render(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        cluster: str | None = None,
+        version: str | None = None,
+    ) -> ScriptView:
+        """The script that these answers give; nothing is started."""
+        body = {"parameters": parameters, "resources": resources, "cluster": cluster}
+        return wire.read(ScriptView, self._transport.send(wire.render(name, body, version)))
+
+
+class Clusters:
+    """The Slurm clusters, as last seen by the gateway."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[ClusterView]:
+        """Each with partitions, nodes and free GPUs by type; `polled_at` says how old that is."""
+        return wire.read(Page[ClusterView], self._transport.send(wire.get("/clusters"))).items
+
+    def get(self, name: str) -> ClusterView:
+        return wire.read(ClusterView, self._transport.send(wire.get(f"/clusters/{wire.quoted(name)}")))

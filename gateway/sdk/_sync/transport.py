@@ -1,0 +1,103 @@
+# Made from gateway/sdk/_async/transport.py by `python gateway/sdk/generate.py`: change that one.
+"""Sends calls to the gateway: retries what may be retried, and turns error answers into our errors."""
+
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from tenacity import Retrying
+
+from gateway.sdk import defaults, wire
+from gateway.sdk.wire import Call, EventLines, ServerEvent, Transient
+
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Transport:
+    """One gateway, one token. `attempts` counts the first; `timeout` for connecting and for each answer, in seconds."""
+
+    def __init__(self, url: str | None, token: str | None, *, timeout: float, attempts: int) -> None:
+        self.url = (url or defaults.url()).rstrip("/")
+        self.token = token or defaults.token()
+        self.attempts = attempts
+        self.timeout = timeout
+        headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        self.http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy between a machine and itself
+        )
+
+    def close(self) -> None:
+        self.http.close()
+
+    def alive(self) -> bool:
+        """Whether a gateway answers at all; asked once, without a token's being needed."""
+        try:
+            response = self.http.get(f"{wire.API}/health/live", timeout=2.0)
+        except httpx.TransportError:
+            return False
+        return response.is_success
+
+    def send(self, call: Call) -> httpx.Response:
+        """The answer, if it is a good one; else the error that the gateway meant, or Unavailable."""
+        try:
+            for attempt in Retrying(**wire.policy(self.attempts)):
+                with attempt:
+                    return self._once(call)
+        except Transient as last:
+            raise last.error from last.__cause__
+        raise AssertionError("tenacity returns or raises")
+
+    def _once(self, call: Call) -> httpx.Response:
+        try:
+            response = self.http.request(
+                call.method, wire.API + call.path, params=call.params, json=call.body, headers=call.headers
+            )
+        except httpx.TransportError as error:
+            lost = wire.unreachable(self.url, error)
+            raise (Transient(lost) if call.repeatable or wire.never_sent(error) else lost) from error
+        if response.is_error and response.status_code not in call.good:
+            raise wire.failed(response, repeatable=call.repeatable)
+        return response
+
+    def json(self, call: Call) -> Any:
+        """The answer as plain JSON."""
+        response = self.send(call)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise wire.not_ours(str(response.request.url), "no JSON") from error
+
+    def events(
+        self, path: str, *, after: str, read_timeout: float | None, params: dict[str, Any]
+    ) -> Generator[ServerEvent | None, None, None]:
+        """Server-sent events that follow the id `after`, and None for each sign of life, until the stream breaks off.
+
+        No retries here: who reads knows where to resume. Unavailable if the connection is lost, or silent for
+        `read_timeout` seconds.
+        """
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+        lines = EventLines()
+        try:
+            with self.http.stream(
+                "GET",
+                wire.API + path,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(self.timeout, read=read_timeout),
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise wire.problem(response)
+                for line in response.iter_lines():
+                    for event in lines.feed(line):
+                        if event is not None and event.type == wire.ERROR_EVENT:
+                            raise wire.event_error(event, self.url + path)
+                        yield event
+        except httpx.TransportError as error:
+            raise wire.unreachable(self.url, error) from error
