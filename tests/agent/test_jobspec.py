@@ -19,9 +19,7 @@ def batch(**changes: object) -> JobSpec:
 
 
 def test_a_spec_survives_json() -> None:
-    spec = batch(
-        kind="service", service=Service(probe=TcpProbe()), client_ca="PEM", launcher=("srun", "--ntasks=2")
-    )
+    spec = batch(kind="service", service=Service(probe=TcpProbe()), client_ca="PEM", launcher=("srun", "--ntasks=2"))
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
 
 

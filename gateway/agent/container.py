@@ -1,0 +1,138 @@
+"""The Apptainer command of a payload and the environment it is started with. Pure, but for `lookup`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from .places import Places, home
+
+Spec = Mapping[str, Any]
+
+WORK = "/session"
+HOME = "/home/sluice"
+RUN = "/run/sluice"
+SOCKET = RUN + "/service.sock"
+
+_GPU = {"none": [], "nvidia": ["--nv"], "amd": ["--rocm"]}
+#: What of the job's environment the payload sees: where it runs in the job, and which devices are its own.
+_PASSED_PREFIXES = ("SLURM_", "SLURMD_NODENAME", "CUDA_", "PMI")
+_PASSED = frozenset(
+    ("GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "OMP_NUM_THREADS", "TZ")
+)
+_NEVER_PASSED = frozenset(("SLURM_JWT",))  # a Slurm token is for the agent's scontrol, not for the payload
+#: Settings of the user's that would change what Apptainer does.
+_STRIPPED_PREFIXES = ("APPTAINER", "SINGULARITY")
+_KEPT = frozenset(("APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR", "APPTAINER_TMPDIR"))
+
+_ENV_FILE = "env.sh"
+_SCRIPT = "script"
+#: Runs the script that is $1 by the best shell of the image.
+_BY_SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash "$1"; fi; exec /bin/sh "$1"'
+
+
+def command(spec: Spec, places: Places, payload: Sequence[str]) -> List[str]:
+    """The argument list that runs `payload` in the spec's image."""
+    box = spec["container"]
+    argv = ["apptainer", "--quiet", "exec", "--contain", "--cleanenv", "--no-eval", "--pwd", WORK]
+    if not spec["launcher"]:
+        # Everything in the container ends with its first process. Not for several tasks on one node: they may
+        # reach into each other's memory by process id.
+        argv.append("--pid")
+    argv += _GPU[box["gpu"]]
+    argv += ["--home", f"{places.home}:{HOME}"]
+    argv += _mount(places.work, WORK) + _mount(places.shared, RUN)
+    argv += _mount(places.tmp, "/tmp") + _mount(places.var_tmp, "/var/tmp")  # noqa: S108
+    if spec["launcher"]:
+        argv += _mount("/dev/shm", "/dev/shm")  # noqa: S108  # shared by the tasks of a node
+    for bind in box["binds"]:
+        argv += _mount(os.path.join(home(), bind["source"]), bind["target"], read_only=bind["read_only"])
+    return [*argv, box["image"], *payload]
+
+
+def payload(spec: Spec, places: Places, values: Mapping[str, str]) -> List[str]:
+    """What runs in the container. Writes the files that it needs into the runtime directory.
+
+    `values` are the variables that the recipe and its secrets give. Apptainer changes a carriage return in a
+    variable, so those that have one travel in a file that a shell in the container reads.
+    """
+    box = spec["container"]
+    if box["script"] is None:
+        argv = list(box["command"])
+    else:
+        _write(os.path.join(places.shared, _SCRIPT), box["script"], 0o700)
+        argv = [*_interpreter(box["script"]), f"{RUN}/{_SCRIPT}"]
+    special = {name: value for name, value in values.items() if "\r" in value}
+    if special:
+        lines = [f"export {name}={_quote(value)}\n" for name, value in sorted(special.items())]
+        _write(os.path.join(places.shared, _ENV_FILE), "".join(lines) + 'exec "$@"\n', 0o600)
+        argv = ["/bin/sh", f"{RUN}/{_ENV_FILE}", *argv]
+    return argv
+
+
+def environment(outer: Mapping[str, str], values: Mapping[str, str], own: Mapping[str, str]) -> Dict[str, str]:
+    """The environment of the Apptainer process.
+
+    `outer`: the job's; `values`: the recipe's variables and secrets; `own`: the SLUICE_ ones. Values go by
+    APPTAINERENV_NAME: an option would show them in the process list, and splits them at commas.
+    """
+    kept = {name: value for name, value in outer.items() if name in _KEPT or not name.startswith(_STRIPPED_PREFIXES)}
+    inner = {name: value for name, value in outer.items() if passed(name)}
+    inner.update({name: value for name, value in values.items() if "\r" not in value})
+    inner.update(own)
+    kept.update({f"APPTAINERENV_{name}": value for name, value in inner.items()})
+    return kept
+
+
+def passed(name: str) -> bool:
+    """Whether this variable of the job reaches the payload."""
+    if name in _NEVER_PASSED:
+        return False
+    return name in _PASSED or name.startswith(_PASSED_PREFIXES)
+
+
+def lookup(image: str) -> Optional[str]:
+    """What is missing to start this image on this node, in words; None if nothing is."""
+    if shutil.which("apptainer") is None:
+        return "apptainer is not on the PATH of this node"
+    if not os.path.exists(image):
+        return f"the image {image} is not there (or may not be seen by this user)"
+    if not os.access(image, os.R_OK):
+        return f"the image {image} may not be read by this user"
+    return None
+
+
+def _mount(source: str, target: str, *, read_only: bool = False) -> List[str]:
+    fields = ["type=bind", _field("src", source), _field("dst", target)]
+    if read_only:
+        fields.append("ro")
+    return ["--mount", ",".join(fields)]
+
+
+def _field(name: str, value: str) -> str:
+    """One field of --mount, which is a line of CSV."""
+    if any(sign in value for sign in "\r\n\0"):
+        raise ValueError(f"a path with a line break cannot be mounted: {value!r}")
+    escaped = value.replace('"', '""')
+    return f'"{name}={escaped}"'
+
+
+def _interpreter(script: str) -> List[str]:
+    """The program for a script, from its `#!` line as the kernel reads it; works where nothing may be executed."""
+    first = script.split("\n", 1)[0]
+    words = first[2:].strip().split(None, 1) if first.startswith("#!") else []
+    return words or ["/bin/sh", "-c", _BY_SHELL, "sh"]
+
+
+def _quote(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _write(path: str, text: str, mode: int) -> None:
+    """Whole or not at all: other tasks of the node write the same file."""
+    written = f"{path}.{os.getpid()}"
+    descriptor = os.open(written, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
+    with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    os.replace(written, path)

@@ -1,0 +1,89 @@
+"""How a payload is started: Apptainer here, or a launcher that starts it as several tasks, also on other nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
+
+from . import container, limits
+
+if TYPE_CHECKING:
+    from .places import Places
+    from .processes import Payload
+
+Spec = Mapping[str, Any]
+
+
+class Launch:
+    """One start. `values`: the recipe's variables and the secrets; `own`: the SLUICE_ variables of this kind of job."""
+
+    def __init__(self, spec: Spec, places: Places, values: Mapping[str, str], own: Mapping[str, str]) -> None:
+        self._spec = spec
+        self._places = places
+        self._values = values
+        self._own = {
+            "SLUICE_SESSION": str(spec["session"]),
+            "SLUICE_ATTEMPT": str(spec["attempt"]),
+            "SLUICE_HEAD_NODE": node_name(),
+            **own,
+        }
+        self._task_file = os.path.join(places.session, f"task-{spec['attempt']}.json")
+        self._program = os.path.join(places.session, f"agent-{spec['attempt']}.pyz")
+
+    def prepare(self) -> Tuple[List[str], Dict[str, str]]:
+        """The argument list and the environment to start with."""
+        if not self._spec["launcher"]:
+            return task_command(self._spec, self._places, self._values, self._own)
+        self._own = {**self._own, "SLUICE_HEAD_PORT": str(limits.free_port(""))}
+        # Through a file of the user's, not through the launcher: srun would carry the secrets over Slurm's wires.
+        task = {
+            "spec": {**self._spec, "client_ca": ""},
+            "values": dict(self._values),
+            "own": self._own,
+            "node": node_name(),
+            "runtime": self._places.runtime,
+        }
+        self.forget()
+        descriptor = os.open(self._task_file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(task, file)
+        shutil.copyfile(os.path.abspath(sys.argv[0]), self._program)
+        argv = [*self._spec["launcher"], sys.executable, "-I", self._program, "task", self._task_file]
+        return argv, dict(os.environ)
+
+    def forget(self) -> None:
+        """Every task has started, or none will: the file with their environment goes."""
+        for path in (self._task_file, self._program):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    async def terminate(self, payload: Payload) -> None:
+        """Ask the program to end."""
+        job_id = os.environ.get("SLURM_JOB_ID", "")
+        if self._spec["launcher"] and job_id:
+            # srun answers SIGTERM by killing its tasks; this reaches the tasks and not the agent.
+            code, _output = await payload.tool(["scancel", "--signal=TERM", job_id], 10)
+            if code == 0:
+                return
+        payload.signal(signal.SIGTERM)
+
+
+def task_command(
+    spec: Spec, places: Places, values: Mapping[str, str], own: Mapping[str, str]
+) -> Tuple[List[str], Dict[str, str]]:
+    """The Apptainer command of one task on this node, with its environment."""
+    payload = container.payload(spec, places, values)
+    environment = container.environment(os.environ, values, own)
+    environment.setdefault("APPTAINER_TMPDIR", places.tmp)
+    return container.command(spec, places, payload), environment
+
+
+def node_name() -> str:
+    """The name of this node as Slurm has it, so that the other nodes of the job can find it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
