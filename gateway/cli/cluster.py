@@ -62,23 +62,29 @@ def cluster() -> None:
 
 @cluster.command()
 @_name
-@click.option("--nodes", default=2, show_default=True, help="Compute nodes.")
-@click.option("--release", default="sid", show_default=True, help="Debian release: sid (Slurm 26.05), trixie (24.11).")
+@click.option("--nodes", type=int, help="Compute nodes.  [default: 2]")
+@click.option("--release", help="Debian release: sid (Slurm 26.05, Apptainer), trixie (24.11).  [default: sid]")
 @click.option("--gpus", help="Fake GPUs of a node: TYPE:COUNT,...  [default: a100:4,a100_1g.10gb:2,shard:16]")
 @click.option("--mirror", default="", help="Debian mirror to build from.  [default: the machine's own]")
 @click.option("--images", help="Directory of this machine to be /home/images; it stays when the cluster ends.")
 @json_option
 def up(
-    *, name: str, nodes: int, release: str, gpus: str | None, mirror: str, images: str | None, as_json: bool
+    *,
+    name: str,
+    nodes: int | None,
+    release: str | None,
+    gpus: str | None,
+    mirror: str,
+    images: str | None,
+    as_json: bool,
 ) -> None:
     """Bring up a cluster and wait until its nodes are idle; nothing happens if it is up."""
     from gateway.cluster import Cluster
-    from gateway.cluster.spec import DEFAULT_GPUS
 
     progress = Progress()
     try:
         made = Cluster.up(
-            name, nodes, release, gpus or DEFAULT_GPUS, mirror=mirror, images=images, progress=progress
+            name, nodes, release, gpus, mirror=mirror, images=images, progress=progress
         )  # fmt: skip
     finally:
         progress.done()

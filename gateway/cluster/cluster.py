@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.cluster import config, host, keys, layers, lifecycle, processes, record
+from gateway.cluster import config, host, keys, lifecycle, processes, record
 from gateway.cluster.files import Progress, locked, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
-from gateway.cluster.spec import BUILD_PORT, DEFAULT_GPUS, SSH_PORT, Spec
+from gateway.cluster.spec import BUILD_PORT, SSH_PORT
 from gateway.errors import ClusterError, ClusterNotFound
 
 
@@ -29,9 +29,9 @@ class Cluster:
     def up(
         cls,
         name: str = "local",
-        nodes: int = 2,
-        release: str = "sid",
-        gpus: str = DEFAULT_GPUS,
+        nodes: int | None = None,
+        release: str | None = None,
+        gpus: str | None = None,
         *,
         mirror: str = "",
         images: str | None = None,
@@ -39,10 +39,13 @@ class Cluster:
     ) -> "Cluster":
         """The cluster of this name, with idle nodes; started now unless it is up already.
 
+        What is not said is as it was in the cluster of this name, or 2 nodes, `sid` and `DEFAULT_GPUS` in a new one.
         What a killed `up` left is ended first. `images` names a directory of the machine to be /home/images: it stays
         when the cluster ends. Raises ClusterError where it does not come up; nothing of it is left then.
         """
-        made = lifecycle.up(Spec(name, nodes, release, gpus), mirror=mirror, images=images, progress=progress)
+        asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images}
+        given = {name: value for name, value in asked.items() if value is not None}
+        made = lifecycle.up(name, given, mirror=mirror, progress=progress)
         return cls(made, record.state_of(name))
 
     @classmethod
@@ -108,11 +111,12 @@ class Cluster:
             raise ClusterNotFound(
                 f"cluster {self.name} has no host {host_name!r}", hint=f"one of: {', '.join(self.addresses)}"
             )
-        if not running.alive:
+        if not running.entered:
             raise ClusterError(
                 f"host {host_name} of cluster {self.name} is not running", hint=f"sluice cluster up --name {self.name}"
             )
-        environment = layers.build_environment(Machine.look()) if host_name == "build" else {}
+        told = self.state / "layers" / host_name / "etc/environment"
+        environment = config.read_environment(told.read_text(encoding="utf-8")) if told.exists() else {}
         return host.command(running, argv, user=user or "", environment=environment)
 
     def exec(
@@ -161,11 +165,12 @@ class Cluster:
         processes.kill_all(lambda: [running.init] if running.alive else [])
 
     def start_host(self, name: str) -> "Cluster":
-        """Start a host whose plug was pulled; returns the cluster as it is then."""
+        """Start a host whose plug was pulled, wait for its daemons, and return the cluster as it is then."""
         with locked(self.state):
             machine = Machine.look()
             made = lifecycle.start_host(record.load(self.state) or self.record, self.state, name, machine)
             made.save(self.state)
+            lifecycle.wait_started(made, self.state, name)
         return Cluster(made, self.state)
 
     def running(self, host_name: str) -> bool:

@@ -182,6 +182,12 @@ def environment_file(environment: Mapping[str, str]) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in sorted(environment.items()))
 
 
+def read_environment(text: str) -> dict[str, str]:
+    """The inverse of `environment_file`."""
+    pairs = (line.split("=", 1) for line in text.splitlines())
+    return {name: value[1:-1] for name, value in pairs}
+
+
 def sshd_config(*, listen: str = "", environment: Mapping[str, str] | None = None) -> str:
     """An sshd that admits whoever shows a certificate of the user CA for the user's name.
 

@@ -6,22 +6,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gateway.cluster import config, host, keys, layers, network, processes, record, rootfs
 from gateway.cluster.files import Progress, clusters_dir, locked, remove_tree, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
-from gateway.cluster.spec import BUILD_PORT, REST_PORT, SSH_PORT, Spec
+from gateway.cluster.spec import BUILD_PORT, REST_PORT, SSH_PORT, Host, Net, Spec
 from gateway.errors import ClusterError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _READY_S = 60
 _TOOLS = {
@@ -34,28 +32,30 @@ _TOOLS = {
 }
 
 
-def up(spec: Spec, *, mirror: str = "", images: str | None = None, progress: Progress = silent) -> Record:
-    """The record of the cluster with idle nodes; started now unless it is up. See `Cluster.up`."""
+def up(name: str, asked: Mapping[str, Any], *, mirror: str = "", progress: Progress = silent) -> Record:
+    """The record of the cluster with idle nodes; started now unless it is up. See `Cluster.up`.
+
+    `asked` holds what was said of nodes, release, gpus and images.
+    """
     check_machine()
-    if images:
-        _check_images(images)
-    state = record.state_of(spec.name)
+    state = record.state_of(name)
     with locked(state, progress):
         old = record.load(state)
-        if old and old.alive:
-            _same(old, spec, images)
-            progress("already up", "")
-            return old
         try:
-            root = rootfs.ensure(spec.release, mirror=mirror, progress=progress)
+            wanted = _wanted(name, old, asked)
+            if old and old.alive:
+                _same(old, wanted)
+                progress("already up", "")
+                return old
+            root = rootfs.ensure(wanted.spec.release, mirror=mirror, progress=progress)
             if old:
                 progress("ending what is left of it", "")
                 end_running(state, old)
-            kept = old.images if old and images is None else images or ""
-            return _start(spec, state, str(root), kept, progress)
+            return _start(replace(wanted, rootfs=str(root)), state, progress)
         except BaseException:
-            end_running(state, record.load(state))
-            if not old:  # the home directories of a cluster that was in use are not ours to throw away
+            if not (old and old.alive):
+                end_running(state, record.load(state))
+            if not (old and old.up):  # the home directories of a cluster that was in use are not ours to throw away
                 _remove(state)
             raise
 
@@ -81,7 +81,7 @@ def end_running(state: Path, found: Record | None) -> None:
     processes.kill_all(lambda: sorted({*processes.marked(f"{state}:"), *processes.inside(state)}))
     if found:
         network.remove(found.net)
-    for name in ("layers", "logs", "run"):
+    for name in ("layers", "logs", "run", "tmp"):
         remove_tree(state / name)
 
 
@@ -110,10 +110,11 @@ def check_machine() -> None:
         raise ClusterError("this machine's kernel has no FUSE, which Apptainer needs", hint="modprobe fuse")
 
 
-def _start(spec: Spec, state: Path, root: str, images: str, progress: Progress) -> Record:
+def _start(wanted: Record, state: Path, progress: Progress) -> Record:
     began = time.monotonic()
+    spec = wanted.spec
     machine = Machine.look()
-    made = _reserve(spec, state, root, images)
+    made = _reserve(wanted, state)
     progress("starting hosts", "")
     keys.ensure(state / "keys", [each.name for each in spec.hosts])
     _lay_out(made, state, machine)
@@ -128,13 +129,13 @@ def _start(spec: Spec, state: Path, root: str, images: str, progress: Progress) 
     return made
 
 
-def _reserve(spec: Spec, state: Path, root: str, images: str) -> Record:
+def _reserve(wanted: Record, state: Path) -> Record:
     """Choose a subnet, write the record, then make the bridge: in this order, so that `down` always knows of it."""
     with locked(clusters_dir()):
         while True:
-            others = (record.load(record.state_of(name)) for name in record.all_names() if name != spec.name)
+            others = (record.load(record.state_of(name)) for name in record.all_names() if name != state.name)
             net = network.free({other.net.index for other in others if other})
-            made = Record(spec, net, root, images=images)
+            made = replace(wanted, net=net)
             made.save(state)
             if network.make_bridge(net):
                 return made
@@ -154,35 +155,61 @@ def _lay_out(made: Record, state: Path, machine: Machine) -> None:
         os.chown(logs, *owners["slurm"])
     layers.homes(state / "home", root)
     (state / "run").mkdir()
+    (state / "tmp").mkdir()
+    (state / "tmp").chmod(0o1777)
+
+
+def wait_started(made: Record, state: Path, name: str) -> None:
+    """Until this host has started its daemons. Raises ClusterError where it does not."""
+    watched = [each for each in made.spec.hosts if each.name == name]
+    _wait(made, state, watched, {"daemons": partial(_ready, made, name)})
 
 
 def _wait_ready(made: Record, state: Path, progress: Progress) -> None:
     """Until Slurm's nodes are idle and every port that the gateway uses answers."""
     spec, net = made.spec, made.net
-    deadline = time.monotonic() + _READY_S
     address = {each.name: net.address(each.octet) for each in spec.hosts}
     ports = [("ctl", REST_PORT), ("build", BUILD_PORT)]
     ports += [(each.name, SSH_PORT) for each in spec.hosts if each.role in ("login", "node")]
-    checks: list[tuple[str, Callable[[], bool]]] = [
-        ("accounts", lambda: _run(made, "ctl", ["test", "-e", "/run/sluice-host/ready"]) is not None),
-        ("idle nodes", lambda: _run(made, "ctl", ["sinfo", "-hNpcpu", "-o%T"]) == "idle\n" * spec.nodes),
-    ]
-    checks += [(f"{name}:{port}", partial(_answers, address[name], port)) for name, port in ports]
-    for what, check in checks:
+    checks: dict[str, Callable[[], bool]] = {
+        "accounts": lambda: _ready(made, "ctl"),
+        "idle nodes": lambda: _run(made, "ctl", ["sinfo", "-hNpcpu", "-o%T"]) == "idle\n" * spec.nodes,
+    }
+    checks |= {f"{name}:{port}": partial(_answers, address[name], port) for name, port in ports}
+    _wait(made, state, spec.hosts, checks, progress)
+
+
+def _wait(
+    made: Record,
+    state: Path,
+    watched: Sequence[Host],
+    checks: Mapping[str, Callable[[], bool]],
+    progress: Progress = silent,
+) -> None:
+    """Until every check is true. Raises ClusterError when a watched host ends or the time is over."""
+    deadline = time.monotonic() + _READY_S
+    for what, check in checks.items():
         progress("waiting for Slurm", what)
         while not check():
-            dead = next((each for each in spec.hosts if not made.hosts[each.name].alive), None)
+            dead = next((each for each in watched if not made.hosts[each.name].alive), None)
             if dead:
                 raise host.failed(made, state, dead)
             if time.monotonic() > deadline:
-                raise host.failed(made, state, spec.hosts[0], f"was not ready after {_READY_S} s, waiting for {what}")
+                raise host.failed(made, state, watched[0], f"was not ready after {_READY_S} s, waiting for {what}")
             time.sleep(0.05)
 
 
+def _ready(made: Record, name: str) -> bool:
+    return _run(made, name, ["test", "-e", "/run/sluice-host/ready"]) is not None
+
+
 def _run(made: Record, name: str, argv: list[str]) -> str | None:
-    """What a command in a host printed; None where it failed."""
+    """What a command in a host printed; None where it failed, or the host is not there yet."""
+    running = made.hosts[name]
+    if not running.entered:
+        return None
     done = subprocess.run(
-        host.command(made.hosts[name], argv), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        host.command(running, argv), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     return done.stdout if done.returncode == 0 else None
 
@@ -201,12 +228,22 @@ def _remove(state: Path) -> None:
         state.parent.rmdir()  # only if no other cluster is there
 
 
-def _same(old: Record, spec: Spec, images: str | None) -> None:
-    if old.spec != spec or images not in (None, old.images):
+def _wanted(name: str, old: Record | None, asked: Mapping[str, Any]) -> Record:
+    """What is asked for, the rest as it was; with no network yet. Raises ClusterError where it cannot be."""
+    before = {**asdict(old.spec), "images": old.images} if old else {}
+    values = {**before, "name": name, **asked}
+    images = values.pop("images", "")
+    if images:
+        _check_images(images)
+    return Record(Spec(**values), Net(-1, ""), "", images=images)
+
+
+def _same(old: Record, wanted: Record) -> None:
+    if (old.spec, old.images) != (wanted.spec, wanted.images):
         raise ClusterError(
-            f"cluster {spec.name} is up already, with other settings: --nodes {old.spec.nodes} "
+            f"cluster {old.spec.name} is up already, with other settings: --nodes {old.spec.nodes} "
             f"--release {old.spec.release} --gpus {old.spec.gpus}" + (f" --images {old.images}" * bool(old.images)),
-            hint=f"end it first (sluice cluster down --name {spec.name}) or choose another --name",
+            hint=f"end it first (sluice cluster down --name {old.spec.name}) or choose another --name",
         )
 
 

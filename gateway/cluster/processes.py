@@ -27,6 +27,11 @@ def started(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
+def program(pid: int) -> str:
+    """The name of the program that it runs, or "" where there is no such process."""
+    return _read(f"/proc/{pid}/comm").decode(errors="replace").strip()
+
+
 def children(pid: int) -> list[int]:
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]

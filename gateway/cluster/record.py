@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from gateway.cluster.files import clusters_dir, write_whole
-from gateway.cluster.processes import started
-from gateway.cluster.spec import Net, Spec
+from gateway.cluster.processes import program, started
+from gateway.cluster.spec import Net, Spec, check_name, is_name
 
 FILE = "cluster.json"
 
@@ -22,6 +22,11 @@ class Running:
     @property
     def alive(self) -> bool:
         return self.born != 0 and started(self.init) == self.born
+
+    @property
+    def entered(self) -> bool:
+        """It is a host now: before that, a command sent into it would run on this machine's own files."""
+        return self.alive and program(self.init) == "tini"
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,11 @@ def load(state: Path) -> Record | None:
 
 
 def state_of(name: str) -> Path:
-    return clusters_dir() / name
+    """Its state directory. Raises ClusterError for what cannot be a name, before it becomes a path."""
+    return clusters_dir() / check_name(name)
 
 
 def all_names() -> list[str]:
     """Every cluster that has a state directory, whole or half made."""
     root = clusters_dir()
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return sorted(path.name for path in root.iterdir() if is_name(path.name)) if root.is_dir() else []

@@ -21,6 +21,20 @@ _GPU = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_.]*):(?P<count>[1-9][0-9]?)")
 _MIG = re.compile(r"_\d+g\.\d+gb$")
 
 
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> str:
+    """The name, where it can be a cluster's. Raises ClusterError."""
+    if not is_name(name):
+        raise ClusterError(
+            f"{name!r} cannot be a cluster's name",
+            hint="use a lower-case letter, then letters, digits and dashes, 31 at most",
+        )
+    return name
+
+
 @dataclass(frozen=True)
 class Person:
     """A user of the cluster, the same on every host."""
@@ -71,11 +85,7 @@ class Spec:
     gpus: str = DEFAULT_GPUS
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ClusterError(
-                f"{self.name!r} cannot be a cluster's name",
-                hint="use a lower-case letter, then letters, digits and dashes, 31 at most",
-            )
+        check_name(self.name)
         if not 1 <= self.nodes <= MAX_NODES:
             raise ClusterError(f"a cluster has 1 to {MAX_NODES} nodes, not {self.nodes}")
         if self.release not in RELEASES:

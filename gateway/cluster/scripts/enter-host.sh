@@ -1,7 +1,7 @@
 #!/bin/sh
 # Turns fresh mount, UTS, IPC and PID namespaces into a host, and itself into that host's pid 1.
-# In the environment: HOST, ROLE, MARK, STATE, LOWER (overlay layers), DEVICES (name:major:minor ...), ADDRESS and
-# BINDS (paths one a line; both may be empty).
+# In the environment: HOST, ROLE, MARK, STATE, LOWER (overlay layers), DEVICES (name:major:minor ...), and, all of
+# which may be empty, ADDRESS, IMAGES (a directory), TMP_ON_DISK (yes) and BINDS (paths, one a line).
 # Says "entered" on stdout, then waits for a line on stdin: if the command that starts the cluster is killed, that line
 # never comes and the half-made host ends by itself.
 set -eu
@@ -13,13 +13,13 @@ mount -t tmpfs -o size=4G,mode=755 tmpfs "$T"
 mkdir "$T/up" "$T/work" "$T/root"
 M=$T/root
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$T/up,workdir=$T/work" "$M"
-mount --rbind "$STATE/home" "$M/home"
+mount --bind "$STATE/home" "$M/home"
 if [ -n "$IMAGES" ]; then mount --bind "$IMAGES" "$M/home/images"; fi
 mount --bind "$STATE/logs/$HOST" "$M/var/log/slurm"
 mount -t proc proc "$M/proc"
 mount -t sysfs sysfs "$M/sys"
 mount -t tmpfs -o mode=755 tmpfs "$M/run"
-mount -t tmpfs -o mode=1777 tmpfs "$M/tmp"
+if [ -n "$TMP_ON_DISK" ]; then mount --bind "$STATE/tmp" "$M/tmp"; else mount -t tmpfs -o mode=1777 tmpfs "$M/tmp"; fi
 mount -t tmpfs -o mode=755 tmpfs "$M/dev"
 mkdir "$M/dev/pts" "$M/dev/shm" "$M/dev/mqueue" "$M/dev/nvidia-caps"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$M/dev/pts"
