@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_base, wait_exponential_jitter
+from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from gateway import errors
 from gateway.errors import SluiceError
@@ -84,7 +84,7 @@ class Transient(Exception):
 class WaitAsTold(wait_base):
     """Exponential back-off with jitter, but never less than the server's Retry-After."""
 
-    _backoff = wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.2)
+    _backoff = wait_exponential(multiplier=0.2, max=5.0) + wait_random(0.0, 0.2)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
