@@ -134,7 +134,7 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
             before_limit=plan.lifecycle.before_limit,
         ),
         secrets=tuple(plan.secrets),
-        client_ca=target.client_ca if service is not None else "",
+        client_ca=target.client_ca,
         comment_field=target.comment_field,
     )
 
