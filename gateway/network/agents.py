@@ -1,4 +1,4 @@
-"""Talking to agents: TLS that pins the announced certificate, and the control channel.
+"""Talking to agents: TLS that pins the announced certificate, connections to relays, and the control channel.
 
 The announcement in the job comment vouches for one certificate, so no CA is asked and no name is compared: the
 handshake fails unless the peer shows exactly that certificate and proves that it has its key.
@@ -8,10 +8,13 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
+import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -20,7 +23,9 @@ from gateway.errors import EndpointUnavailable
 from gateway.model.announcement import Endpoint
 
 CONTROL = "sluice-control"
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 _LONGEST_LINE = 1 << 20
+_MOST_CONTEXTS = 4096
 
 
 class WrongCertificate(ssl.SSLCertVerificationError):
@@ -54,15 +59,67 @@ def pinned_context(
     return context
 
 
-class AgentChannel:
-    """The control channel: one JSON line asked, one answered. Implements `core.ports.Agents`.
+class AgentPath:
+    """The way to agents: opens TLS connections to the relays that were announced.
 
-    `certfile` gives the gateway's client certificate of now (with its key); it is asked for every call, so a renewed
-    one is used at once. `timeout` in seconds for a whole call.
+    `certfile` gives the gateway's client certificate of now (with its key); a renewed one is used from the next
+    connection on. `timeout` in seconds for connecting, handshake included.
     """
 
     def __init__(self, certfile: Callable[[], Path], *, timeout: float = 5) -> None:
         self._certfile = certfile
+        self._timeout = timeout
+        self._contexts: OrderedDict[tuple[str, Path, int, str | None], ssl.SSLContext] = OrderedDict()
+
+    def context(self, endpoint: Endpoint, *, alpn: str | None = None) -> ssl.SSLContext:
+        """The pinned context of an endpoint, kept while the certificate is the same."""
+        file = self._certfile()
+        key = endpoint.fingerprint, file, file.stat().st_mtime_ns, alpn
+        context = self._contexts.pop(key, None) or pinned_context(endpoint.fingerprint, file, alpn=alpn)
+        self._contexts[key] = context
+        if len(self._contexts) > _MOST_CONTEXTS:
+            self._contexts.popitem(last=False)
+        return context
+
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P:
+        """A connected protocol. EndpointUnavailable if nobody is there, or somebody else."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                context = self.context(endpoint, alpn=alpn)
+                transport, protocol = await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context)
+        except TimeoutError as error:
+            raise unavailable(endpoint, f"no connection within {self._timeout:g} s") from error
+        except ssl.SSLError as error:
+            raise unavailable(endpoint, f"TLS failed: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise unavailable(endpoint, str(error) or type(error).__name__) from error
+        notice_dead_peers(transport.get_extra_info("socket").fileno())
+        return protocol
+
+
+def notice_dead_peers(descriptor: int) -> None:
+    """A node that vanishes without a word is noticed within half a minute, also while we only wait."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:  # uvloop's own object takes no options
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 10),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 25_000),
+    (socket.TCP_NODELAY, 1),
+)
+
+
+class AgentChannel:
+    """The control channel: one JSON line asked, one answered. Implements `core.ports.Agents`. `timeout` in seconds."""
+
+    def __init__(self, path: AgentPath, *, timeout: float = 5) -> None:
+        self._path = path
         self._timeout = timeout
 
     async def status(self, endpoint: Endpoint) -> AgentStatus:
@@ -71,7 +128,7 @@ class AgentChannel:
         try:
             return AgentStatus.model_validate(answer)
         except ValidationError as error:
-            raise _unavailable(endpoint, "its agent gave an answer that cannot be understood") from error
+            raise unavailable(endpoint, "its agent gave an answer that cannot be understood") from error
 
     async def call(self, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any]:
         """Ask one thing. EndpointUnavailable if there is no good answer in time."""
@@ -79,32 +136,58 @@ class AgentChannel:
             async with asyncio.timeout(self._timeout):
                 line = await self._exchange(endpoint, json.dumps(request).encode() + b"\n")
         except TimeoutError as error:
-            raise _unavailable(endpoint, f"no answer within {self._timeout:g} s") from error
+            raise unavailable(endpoint, f"no answer within {self._timeout:g} s") from error
         except ssl.SSLError as error:
-            raise _unavailable(endpoint, f"TLS failed: {error.strerror or error}") from error
+            raise unavailable(endpoint, f"TLS failed: {error.strerror or error}") from error
         except (OSError, ValueError) as error:
-            raise _unavailable(endpoint, str(error) or type(error).__name__) from error
+            raise unavailable(endpoint, str(error) or type(error).__name__) from error
         try:
             answer = json.loads(line)
         except ValueError as error:
-            raise _unavailable(endpoint, "its agent closed the channel" if not line else "no JSON came") from error
+            raise unavailable(endpoint, "its agent closed the channel" if not line else "no JSON came") from error
         if not isinstance(answer, dict) or answer.get("ok") is not True:
             refused = answer.get("error") if isinstance(answer, dict) else None
-            raise _unavailable(endpoint, f"its agent refused: {refused or 'no reason given'}")
+            raise unavailable(endpoint, f"its agent refused: {refused or 'no reason given'}")
         return answer
 
     async def _exchange(self, endpoint: Endpoint, line: bytes) -> bytes:
-        context = pinned_context(endpoint.fingerprint, self._certfile(), alpn=CONTROL)
-        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, limit=_LONGEST_LINE)
+        channel = await self._path.connect(endpoint, _Line, alpn=CONTROL)
         try:
-            writer.write(line)
-            await writer.drain()
-            return await reader.readline()
+            channel.transport.write(line)
+            return await channel.answer
         finally:
-            writer.transport.abort()
+            channel.transport.abort()
 
 
-def _unavailable(endpoint: Endpoint, why: str) -> EndpointUnavailable:
+class _Line(asyncio.Protocol):
+    """Collects one line; what came when the peer closed before its end."""
+
+    transport: asyncio.WriteTransport
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._data = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if b"\n" in data or len(self._data) > _LONGEST_LINE:
+            self._done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.answer.done():
+            self.answer.set_exception(exc)
+        self._done()
+
+    def _done(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(bytes(self._data.partition(b"\n")[0]))
+
+
+def unavailable(endpoint: Endpoint, why: str) -> EndpointUnavailable:
+    """The error for an endpoint that cannot be used, in words."""
     return EndpointUnavailable(
         f"the session's node does not answer at {endpoint.host}:{endpoint.port}: {why}",
         hint="The job may just have ended, or its node is cut off; `sluice show` tells its state.",

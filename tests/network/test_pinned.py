@@ -16,7 +16,7 @@ import uvloop
 from gateway.errors import EndpointUnavailable
 from gateway.identity.pki import Pki
 from gateway.model.announcement import Endpoint
-from gateway.network.agents import CONTROL, AgentChannel, pinned_context
+from gateway.network.agents import CONTROL, AgentChannel, AgentPath, pinned_context
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 GOOD = {"ok": True, "phase": "ready", "in_flight": 2, "idle_seconds": 1.5, "requests": 7, "pid": 1}
@@ -73,6 +73,10 @@ async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
+def channel_of(pki: Pki, timeout: float = 5) -> AgentChannel:
+    return AgentChannel(AgentPath(lambda: pki.client().file), timeout=timeout)
+
+
 def says(line: bytes) -> Answer:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -99,7 +103,7 @@ def test_the_announced_certificate_is_accepted(tmp_path: Path, loop: str) -> Non
         pki = Pki(tmp_path)
         file, fingerprint = certificate(tmp_path, "agent")
         async with tls_server(file, pki.ca_pem, status) as port:
-            channel = AgentChannel(lambda: pki.client().file)
+            channel = channel_of(pki)
             said = await channel.status(Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint))
         assert (said.phase, said.in_flight, said.idle_seconds, said.requests) == ("ready", 2, 1.5, 7)
 
@@ -121,7 +125,7 @@ def test_another_certificate_is_refused_and_nothing_of_ours_reaches_it(tmp_path:
         async with tls_server(file, pki.ca_pem, listen) as port:
             endpoint = Endpoint(host="127.0.0.1", port=port, fingerprint=announced)
             with pytest.raises(EndpointUnavailable, match="TLS failed"):
-                await AgentChannel(lambda: pki.client().file).status(endpoint)
+                await channel_of(pki).status(endpoint)
             context = pinned_context(announced, pki.client().file)
             with pytest.raises(ssl.SSLCertVerificationError):
                 await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -135,9 +139,7 @@ async def test_a_client_of_another_gateway_is_not_admitted(tmp_path: Path) -> No
     file, fingerprint = certificate(tmp_path, "agent")
     async with tls_server(file, pki.ca_pem, status) as port:
         with pytest.raises(EndpointUnavailable):
-            await AgentChannel(lambda: stranger.client().file).status(
-                Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint)
-            )
+            await channel_of(stranger).status(Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint))
 
 
 @pytest.mark.parametrize(
@@ -156,12 +158,10 @@ async def test_a_bad_answer_is_an_endpoint_that_is_not_there(tmp_path: Path, ans
     file, fingerprint = certificate(tmp_path, "agent")
     async with tls_server(file, pki.ca_pem, answer) as port:
         with pytest.raises(EndpointUnavailable, match=said):
-            await AgentChannel(lambda: pki.client().file, timeout=0.5).status(
-                Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint)
-            )
+            await channel_of(pki, timeout=0.5).status(Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint))
 
 
 async def test_nobody_there(tmp_path: Path) -> None:
     pki = Pki(tmp_path)
     with pytest.raises(EndpointUnavailable, match="does not answer at 127"):
-        await AgentChannel(lambda: pki.client().file).status(Endpoint(host="127.0.0.1", port=1, fingerprint="0" * 64))
+        await channel_of(pki).status(Endpoint(host="127.0.0.1", port=1, fingerprint="0" * 64))
