@@ -421,4 +421,5 @@ def _cpus(job: _Job) -> int:
 
 
 def _uses(counts: gres.Counts, key: tuple[str, str]) -> int:
-    return counts.get(key, 0) + (counts.get((key[0], ""), 0) if key[1] else 0)
+    """How many of these a job may be using: a request or a question without a type is about all types."""
+    return sum(n for (name, kind), n in counts.items() if name == key[0] and (not kind or not key[1] or kind == key[1]))

@@ -16,7 +16,7 @@ from gateway.cluster import Cluster
 from gateway.core.ports import CommandResult, LineHandler, Scheduler
 from gateway.model.job import JobOptions, JobScript, SeenJob
 from gateway.settings import ClusterSettings
-from gateway.slurm import connect
+from gateway.slurm import Backend, connect
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.fake import FakeSlurm, Run
 from gateway.slurm.transport import LocalShell
@@ -152,5 +152,15 @@ def comment_script() -> Callable[[str], str]:
     def make(comment: str) -> str:
         words = shlex.join(["scontrol", "update", f"Comment={comment}"])
         return f'{words} JobId="$SLURM_JOB_ID"\nsleep 300'
+
+    return make
+
+
+@pytest.fixture
+def connected() -> Callable[..., Backend]:
+    """Connect to a cluster, with changes to its settings."""
+
+    def make(cluster: Cluster, **changes: object) -> Backend:
+        return connect(settings(cluster, **changes), name="test")
 
     return make

@@ -1,0 +1,115 @@
+"""Running programs: here, and over ssh on the cluster's login host."""
+
+import asyncio
+import os
+import pwd
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.core.ports import Shell
+from gateway.errors import Forbidden, Invalid, Unavailable
+from gateway.slurm.transport import LocalShell
+
+
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.cluster)])
+async def there(request: pytest.FixtureRequest, connected: Any) -> AsyncIterator[tuple[Shell, str]]:
+    if request.param == "local":
+        yield LocalShell(), pwd.getpwuid(os.getuid()).pw_name
+        return
+    backend = connected(request.getfixturevalue("slurm_cluster"))
+    yield backend.shell, "alice"
+    await backend.close()
+
+
+async def test_arguments_input_and_output_arrive_as_they_are(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    words = ["it's", "$HOME", "a  b", "*", "é", "", "-n", "a\nb"]
+    done = await shell.run(["printf", "%s|", *words], user=user)
+    assert (done.returncode, done.stdout) == (0, "".join(f"{word}|" for word in words))
+    done = await shell.run(["sh", "-c", "cat; id -un >&2; exit 3"], user=user, stdin=b"in\n" * 50_000)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "in\n" * 50_000, f"{user}\n")
+
+
+async def test_lines_come_as_they_are_printed(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    lines: list[str] = []
+    done = await shell.run(
+        ["sh", "-c", "printf 'one\\ntwo'; head -c 200000 /dev/zero | tr '\\0' x >&2"], user=user, on_line=lines.append
+    )
+    assert sorted(lines, key=len) == ["one", "two", "x" * 200_000]
+    assert done.stdout == "one\ntwo"
+
+
+async def test_the_environment_is_added_to(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    done = await shell.run(["sh", "-c", 'echo "$WORD"; test -n "$PATH"'], user=user, env={"WORD": "a 'b' $c"})
+    assert (done.returncode, done.stdout) == (0, "a 'b' $c\n")
+
+
+async def test_a_command_that_takes_too_long_is_ended_and_may_have_run(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"did not end within 0\.3 s") as caught:
+        await shell.run(["sleep", "60"], user=user, timeout=0.3)
+    assert caught.value.details["started"] is True
+    assert time.monotonic() - began < 10
+    assert (await shell.run(["echo", "still here"], user=user)).stdout == "still here\n"
+
+
+async def test_a_command_killed_by_a_signal_says_so(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    done = await shell.run(["sh", "-c", "kill -KILL $$"], user=user)
+    assert done.returncode in {-9, 137}
+
+
+async def test_nothing_and_nul_are_no_commands(there: tuple[Shell, str]) -> None:
+    shell, user = there
+    with pytest.raises(Invalid):
+        await shell.run([], user=user)
+    with pytest.raises(Invalid):
+        await shell.run(["echo", "a\0b"], user=user)
+
+
+async def test_here_nothing_runs_as_somebody_else() -> None:
+    with pytest.raises(Forbidden, match="starts nothing as"):
+        await LocalShell().run(["true"], user="somebody-else")
+
+
+async def test_a_program_that_is_not_here_was_certainly_not_run() -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    with pytest.raises(Unavailable) as caught:
+        await LocalShell().run(["/no/such/program"], user=me)
+    assert caught.value.details["started"] is False
+
+
+@pytest.mark.cluster
+async def test_nobody_there_is_certain_too(slurm_cluster: Any, connected: Any) -> None:
+    backend = connected(slurm_cluster, ssh_port=9)
+    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+        await backend.shell.run(["true"], user="alice")
+    assert caught.value.details["started"] is False
+    await backend.close()
+
+
+@pytest.mark.cluster
+async def test_the_build_host_is_another_machine(slurm_cluster: Any, connected: Any) -> None:
+    backend = connected(slurm_cluster)
+    names = [(await shell.run(["hostname"], user="alice")).stdout for shell in (backend.shell, backend.build_shell)]
+    assert names == ["login\n", "build\n"]
+    await backend.close()
+
+
+@pytest.mark.cluster
+async def test_many_commands_share_one_connection(slurm_cluster: Any, connected: Any) -> None:
+    backend = connected(slurm_cluster)
+    asked = ["sh", "-c", 'echo "$SSH_CONNECTION"']
+    done = await asyncio.gather(*(backend.shell.run(asked, user="alice") for _ in range(30)))
+    assert len({one.stdout for one in done}) == 1
+    assert done[0].stdout.strip()
+    await backend.files.write("alice", ".sluice-shared", b"x")
+    await backend.files.remove("alice", ".sluice-shared")
+    await backend.close()
+    await backend.close()
