@@ -41,7 +41,8 @@ class Cluster:
 
         What is not said is as it was in the cluster of this name, or 2 nodes, `sid` and `DEFAULT_GPUS` in a new one.
         What a killed `up` left is ended first. `images` names a directory of the machine to be /home/images: it stays
-        when the cluster ends. Raises ClusterError where it does not come up; nothing of it is left then.
+        when the cluster ends. Raises Invalid for what cannot be, Conflict where it is up with other settings, and
+        ClusterError where it does not come up; nothing of it is left then.
         """
         asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images}
         given = {name: value for name, value in asked.items() if value is not None}

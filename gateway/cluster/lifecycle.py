@@ -19,7 +19,7 @@ from gateway.cluster.files import Progress, clusters_dir, locked, remove_tree, s
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
 from gateway.cluster.spec import BUILD_PORT, REST_PORT, SSH_PORT, Host, Net, Spec
-from gateway.errors import ClusterError
+from gateway.errors import ClusterError, Conflict, Invalid
 
 _READY_S = 60
 _TOOLS = {
@@ -229,7 +229,7 @@ def _remove(state: Path) -> None:
 
 
 def _wanted(name: str, old: Record | None, asked: Mapping[str, Any]) -> Record:
-    """What is asked for, the rest as it was; with no network yet. Raises ClusterError where it cannot be."""
+    """What is asked for, the rest as it was; with no network yet. Raises Invalid where it cannot be."""
     before = {**asdict(old.spec), "images": old.images} if old else {}
     values = {**before, "name": name, **asked}
     images = values.pop("images", "")
@@ -240,7 +240,7 @@ def _wanted(name: str, old: Record | None, asked: Mapping[str, Any]) -> Record:
 
 def _same(old: Record, wanted: Record) -> None:
     if (old.spec, old.images) != (wanted.spec, wanted.images):
-        raise ClusterError(
+        raise Conflict(
             f"cluster {old.spec.name} is up already, with other settings: --nodes {old.spec.nodes} "
             f"--release {old.spec.release} --gpus {old.spec.gpus}" + (f" --images {old.images}" * bool(old.images)),
             hint=f"end it first (sluice cluster down --name {old.spec.name}) or choose another --name",
@@ -250,7 +250,7 @@ def _same(old: Record, wanted: Record) -> None:
 def _check_images(images: str) -> None:
     path = Path(images)
     if not path.is_absolute():
-        raise ClusterError(f"--images takes an absolute path, not {images!r}")
+        raise Invalid(f"--images takes an absolute path, not {images!r}")
     if not path.exists():
         path.mkdir(parents=True)
         path.chmod(0o1777)

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.cluster.spec import Net
 from gateway.errors import ClusterError
 
+_GONE = ("Cannot find device", "No such device")
 _SUBNET = re.compile(r"\b10\.77\.(\d+)\.")
 
 
@@ -75,6 +76,6 @@ def _ip(*argv: str, missing_ok: bool = False) -> str:
         done = subprocess.run(["ip", *argv], check=False, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise ClusterError("the command `ip` is not on this machine", hint="apt-get install iproute2") from error
-    if done.returncode != 0 and not (missing_ok and "Cannot find device" in done.stderr):
+    if done.returncode != 0 and not (missing_ok and any(gone in done.stderr for gone in _GONE)):
         raise ClusterError(f"`ip {' '.join(argv)}` failed: {done.stderr.strip()}")
     return done.stdout

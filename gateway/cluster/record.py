@@ -74,7 +74,7 @@ def load(state: Path) -> Record | None:
 
 
 def state_of(name: str) -> Path:
-    """Its state directory. Raises ClusterError for what cannot be a name, before it becomes a path."""
+    """Its state directory. Raises Invalid for what cannot be a name, before it becomes a path."""
     return clusters_dir() / check_name(name)
 
 

@@ -92,31 +92,45 @@ def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
     }  # fmt: skip
     # When this process dies, unshare is killed; when unshare dies, the script is; and with it all that it mounted.
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    stage = ""
-    tail: list[str] = []
+    report = _Report(progress)
     with subprocess.Popen(
         [*command, "bash", str(script_path("build-rootfs.sh"))],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", env=environment, cwd="/",
     ) as process:  # fmt: skip
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        for line in process.stdout:
-            if line.startswith("@stage "):
-                stage = line.removeprefix("@stage ").strip()
-                progress(stage, "")
-            elif match := _APT_STATUS.match(line):
-                doing = "downloading" if match["kind"] == "dl" else "installing"
-                progress(stage, f"{doing} {float(match['percent']):.0f} %")
-            else:
-                tail = [*tail[-_LAST_LINES:], line.rstrip()]
-                if match := _DEBOOTSTRAP.match(line):
-                    progress(stage, match["text"])
+        try:
+            for line in process.stdout:
+                report.read(line.rstrip())
+        except BaseException:  # Ctrl-C is for us alone: the first process of a namespace does not hear it
+            process.kill()
+            raise
     if process.returncode != 0:
-        if log.exists():
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        end = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else report.tail
         source = mirror or machine.mirror or "debootstrap's default mirror"
         raise ClusterError(
-            f"the {release} root file system could not be built (stage: {stage or 'start'}) from {source}:\n"
-            + "\n".join(tail),
+            f"the {release} root file system could not be built (stage: {report.stage}) from {source}:\n"
+            + "\n".join(end[-_LAST_LINES:]),
             hint="is the mirror reachable and does it have this release? Another one: --mirror URL",
         )
+
+
+class _Report:
+    """Reads what the build script, debootstrap and apt say, and makes progress of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.stage = "start"
+        self.tail: list[str] = []
+        self._progress = progress
+
+    def read(self, line: str) -> None:
+        if line.startswith("@stage "):
+            self.stage = line.removeprefix("@stage ")
+            self._progress(self.stage, "")
+        elif match := _APT_STATUS.match(line):
+            doing = "downloading" if match["kind"] == "dl" else "installing"
+            self._progress(self.stage, f"{doing} {float(match['percent']):.0f} %")
+        else:
+            self.tail = [*self.tail[-_LAST_LINES:], line]
+            if match := _DEBOOTSTRAP.match(line):
+                self._progress(self.stage, match["text"])

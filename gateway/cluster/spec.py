@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.errors import ClusterError
+from gateway.errors import Invalid
 
 Release = Literal["sid", "trixie"]
 Role = Literal["ctl", "login", "node", "build"]
@@ -26,9 +26,9 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """The name, where it can be a cluster's. Raises ClusterError."""
+    """The name, where it can be a cluster's. Raises Invalid."""
     if not is_name(name):
-        raise ClusterError(
+        raise Invalid(
             f"{name!r} cannot be a cluster's name",
             hint="use a lower-case letter, then letters, digits and dashes, 31 at most",
         )
@@ -77,7 +77,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Spec:
-    """What `sluice cluster up` is asked for. Raises ClusterError where it cannot be."""
+    """What `sluice cluster up` is asked for. Raises Invalid where it cannot be."""
 
     name: str
     nodes: int = 2
@@ -87,9 +87,9 @@ class Spec:
     def __post_init__(self) -> None:
         check_name(self.name)
         if not 1 <= self.nodes <= MAX_NODES:
-            raise ClusterError(f"a cluster has 1 to {MAX_NODES} nodes, not {self.nodes}")
+            raise Invalid(f"a cluster has 1 to {MAX_NODES} nodes, not {self.nodes}")
         if self.release not in RELEASES:
-            raise ClusterError(f"unknown release {self.release!r}", hint=f"one of: {', '.join(RELEASES)}")
+            raise Invalid(f"unknown release {self.release!r}", hint=f"one of: {', '.join(RELEASES)}")
         parse_gpus(self.gpus)
 
     @property
@@ -106,17 +106,17 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
     for item in text.split(","):
         match = _GPU.fullmatch(item.strip())
         if not match:
-            raise ClusterError(
+            raise Invalid(
                 f"{item!r} is not a kind of GPU", hint="write TYPE:COUNT, e.g. --gpus a100:4,a100_1g.10gb:2,shard:16"
             )
         gpus.append(Gpu(match["type"], int(match["count"])))
     types = [gpu.type for gpu in gpus]
     if len(set(types)) != len(types):
-        raise ClusterError(f"a type stands twice in --gpus {text}")
+        raise Invalid(f"a type stands twice in --gpus {text}")
     whole = sum(gpu.count for gpu in gpus if gpu.type != "shard" and not gpu.mig)
     shards = next((gpu.count for gpu in gpus if gpu.type == "shard"), 0)
     if shards and (not whole or shards % whole):
-        raise ClusterError(
+        raise Invalid(
             f"{shards} shards cannot be spread evenly over {whole} whole GPUs", hint="use a multiple of the GPUs"
         )
     return tuple(gpus)

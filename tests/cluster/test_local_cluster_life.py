@@ -12,7 +12,7 @@ import pytest
 
 from gateway.cluster import Cluster, all_names, end
 from gateway.cluster.spec import Net
-from gateway.errors import ClusterError, ClusterNotFound
+from gateway.errors import ClusterError, ClusterNotFound, Conflict
 
 pytestmark = pytest.mark.cluster
 
@@ -85,7 +85,7 @@ def test_up_is_up_twice_and_down_leaves_nothing(clusters: Path) -> None:
     again: list[str] = []
     assert Cluster.up("one", progress=lambda stage, _: again.append(stage)).record == first.record
     assert again == ["already up"]
-    with pytest.raises(ClusterError, match="with other settings: --nodes 1"):
+    with pytest.raises(Conflict, match="with other settings: --nodes 1"):
         Cluster.up("one", 2)
     assert first.alive
     nets = net_of(clusters, "one")
@@ -173,3 +173,23 @@ def test_a_killed_build_leaves_no_process_and_the_next_one_cleans_up(
         leftover = [line for line in leftovers(cache, []) if not line.startswith(str(cache))]
         assert leftover == []
     assert leftovers(clusters, []) == []
+
+
+@pytest.mark.usefixtures("clusters")
+def test_without_root_it_says_so_and_does_nothing() -> None:
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ClusterError, match="needs root"):
+            Cluster.up("one", 1)
+    finally:
+        os.seteuid(0)
+    assert all_names() == []
+
+
+@pytest.mark.acceptance
+@pytest.mark.usefixtures("clusters")
+def test_the_stable_release_with_its_older_slurm() -> None:
+    cluster = Cluster.up("stable", 1, release="trixie")
+    assert " 24.11." in cluster.exec("login", ["sinfo", "--version"]).stdout
+    done = cluster.exec("login", ["sbatch", "--wait", "-p", "gpu", "--gres=gpu:a100:1", "--wrap", "true"], user="bob")
+    assert "Submitted batch job 1" in done.stdout

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.cluster.spec import Gpu, Net, Spec, parse_gpus
-from gateway.errors import ClusterError
+from gateway.errors import Invalid
 
 
 def test_hosts_and_addresses() -> None:
@@ -29,18 +29,18 @@ def test_interface_names_fit_the_kernel() -> None:
 
 @pytest.mark.parametrize("name", ["", "Demo", "-x", "1st", "a/b", "..", "a" * 32, "a b"])
 def test_a_name_that_cannot_be_a_path_or_a_cluster(name: str) -> None:
-    with pytest.raises(ClusterError, match="cannot be a cluster's name"):
+    with pytest.raises(Invalid, match="cannot be a cluster's name"):
         Spec(name)
 
 
 @pytest.mark.parametrize("nodes", [0, -1, 65])
 def test_number_of_nodes(nodes: int) -> None:
-    with pytest.raises(ClusterError, match="1 to 64 nodes"):
+    with pytest.raises(Invalid, match="1 to 64 nodes"):
         Spec("demo", nodes=nodes)
 
 
 def test_unknown_release_names_the_known_ones() -> None:
-    with pytest.raises(ClusterError, match="sid, trixie"):
+    with pytest.raises(Invalid, match="sid, trixie"):
         Spec("demo", release="potato")
 
 
@@ -66,5 +66,5 @@ def test_gpus() -> None:
     ],
 )
 def test_gpus_that_cannot_be(text: str, says: str) -> None:
-    with pytest.raises(ClusterError, match=says):
+    with pytest.raises(Invalid, match=says):
         parse_gpus(text)

@@ -9,7 +9,7 @@ import pytest
 from gateway.cluster import files, processes, record, rootfs
 from gateway.cluster.record import Record, Running
 from gateway.cluster.spec import Net, Spec
-from gateway.errors import ClusterError
+from gateway.errors import ClusterError, Invalid
 
 
 def test_a_record_reads_back(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_process_is_known_by_its_start_as_numbers_come_again() -> None:
 
 @pytest.mark.parametrize("name", ["../evil", "", "UP"])
 def test_what_cannot_be_a_name_never_becomes_a_path(name: str) -> None:
-    with pytest.raises(ClusterError):
+    with pytest.raises(Invalid):
         record.state_of(name)
 
 
