@@ -1,0 +1,105 @@
+"""A gateway on a real SQLite database and a real catalogue, before the shipped in-memory Slurm."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.core.context import Cluster, Gateway
+from gateway.core.recipes import Catalogue
+from gateway.core.reconcile import ClusterLoop
+from gateway.model.principal import Principal
+from gateway.network.fake import FakeAgents
+from gateway.settings import Settings
+from gateway.slurm.fake import FakeSlurm
+from gateway.slurm.mounted import MountedFiles
+from gateway.store.database import Database
+
+RECIPES = {
+    "echo": 'name: echo\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nservice: {protocol: http}\n',
+    "count": 'name: count\nversion: "1"\nkind: batch\nimage: base\ncommand: [count, "{{ to }}"]\n'
+    "parameters:\n  to: {type: integer, default: 3, maximum: 9}\n",
+    "login": 'name: login\nversion: "1"\nkind: batch\nimage: base\ncommand: [login]\n'
+    "parameters:\n  token: {type: secret}\nsecrets:\n  HUB_TOKEN: {parameter: token}\n",
+}
+
+
+@dataclass
+class Time:
+    """A clock that moves when it is told to."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class World:
+    """Everything a test of core touches."""
+
+    gateway: Gateway
+    slurm: FakeSlurm
+    agents: FakeAgents
+    time: Time
+    loop: ClusterLoop
+    home: Path
+    caller: Principal = field(default_factory=lambda: Principal(name="ann"))
+
+    async def turn(self, times: int = 1) -> None:
+        """Turns of the reconcile loop, each with everything that it sets off."""
+        for _ in range(times):
+            await self.loop.turn()
+            await self.loop.settle()
+
+    def restarted(self) -> None:
+        """The process was killed and another one goes on: nothing is left but the database."""
+        self.loop = ClusterLoop(self.gateway, self.gateway.clusters["c"])
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    for name, text in RECIPES.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
+    opened.open()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, recipes: Path, database: Database) -> AsyncIterator[World]:
+    time, agents = Time(), FakeAgents()
+    slurm = FakeSlurm(clock=time)
+    home = tmp_path / "home"
+    home.mkdir()
+    settings = Settings.model_validate(
+        {
+            "state_dir": tmp_path / "state",
+            "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
+        }
+    )
+    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles())
+    gateway = Gateway(
+        settings=settings,
+        db=database,
+        clusters={"c": cluster},
+        catalogue=Catalogue([recipes]),
+        agents=agents,
+        client_ca="-----BEGIN CERTIFICATE-----\n",
+        clock=time,
+    )
+    yield World(gateway, slurm, agents, time, ClusterLoop(gateway, cluster), home)
+    await cluster.close()
