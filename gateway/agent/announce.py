@@ -17,6 +17,11 @@ _TOO_LATE = ("already finished", "Invalid job id")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 
 
+def update_command(job_id: str, field: str, text: str) -> List[str]:
+    """The command that sets this field (of the job spec's `comment_field`) of the job."""
+    return ["scontrol", "update", f"JobId={job_id}", f"{_FIELDS[field]}={text}"]
+
+
 class Announcer:
     """Keeps trying until Slurm has taken the latest text. A controller that is down costs nothing but time."""
 
@@ -24,7 +29,7 @@ class Announcer:
         self._tool = tool
         self._say = say
         self._job_id = job_id
-        self._field = _FIELDS[field]
+        self._field = field
         self._text: Optional[str] = None
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
@@ -64,7 +69,7 @@ class Announcer:
             pause = _FIRST_PAUSE
             while self._text is not None:
                 text = self._text
-                argv = ["scontrol", "update", f"JobId={self._job_id}", f"{self._field}={text}"]
+                argv = update_command(self._job_id, self._field, text)
                 code, output = await self._tool(argv, _SCONTROL_SECONDS)
                 if code == 0:
                     if text == self._text:

@@ -9,6 +9,7 @@ SERVICE_ENDED = 70  # a service that ended by itself with 0 has failed all the s
 AGENT_ERROR = 71
 START_FAILED = 72
 TIME_LIMIT = 124
+TERMINATED = 143  # 128 + SIGTERM
 
 
 class JobEnds(Exception):

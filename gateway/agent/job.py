@@ -67,11 +67,14 @@ class Job:
         except errors.JobEnds as end:
             self._say(str(end))
             reason, code = end.reason, end.code
-        except Exception as error:  # noqa: BLE001  # whatever went wrong, the job's end must be told and nothing left behind
+        except Exception as error:  # noqa: BLE001  # the job's end is told all the same
             where = traceback.extract_tb(error.__traceback__)[-1]
             self._say(f"the agent failed: {type(error).__name__}: {error} ({where.name}, line {where.lineno})")
             reason, code = "agent_error", errors.AGENT_ERROR
-        await self._clean_up(reason, code)
+        try:
+            await self._clean_up(reason, code)
+        finally:
+            self._places.remove_runtime()
         return code
 
     async def _work(self) -> End:
@@ -83,7 +86,7 @@ class Job:
         await self._check_image()
         await self._collect_secrets()
         if self._stop.is_set():
-            return self._stop_reason, self._stopped_code(0)
+            return self._stop_reason, self._stopped_code(errors.TERMINATED)
         if spec["kind"] == "batch":
             return await self._run_batch()
         return await self._run_service()
@@ -284,7 +287,6 @@ class Job:
         if not await self._announcer.settle(patience):
             self._say("Slurm could not be told of the end")
         await self._announcer.close()
-        self._places.remove_runtime()
 
     def _service_ended(self, reason: str, when: str) -> errors.JobEnds:
         code = errors.exit_code(self._payload.returncode or 0)

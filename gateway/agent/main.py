@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
-from typing import List
+from typing import Any, Dict, List
 
 from . import errors, task
+from .announce import update_command
 from .job import Job
 from .journal import Journal
-from .places import Places, make_runtime, session_directory
+from .places import Places, make_runtime, remove_tree, session_directory
 from .spec import load
 
 
@@ -22,17 +24,37 @@ def main(arguments: List[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: agent.pyz SPEC.json | agent.pyz task FILE\n")
         return errors.AGENT_ERROR
+    spec: Dict[str, Any] = {}
+    runtime = ""
     try:
         spec = load(arguments[0])
-        places = Places(session_directory(spec["directory"]), spec["attempt"], make_runtime(beside=arguments[0]))
+        runtime = make_runtime(beside=arguments[0])
+        places = Places(session_directory(spec["directory"]), spec["attempt"], runtime)
         places.open_session()
         places.open_runtime()
         log = os.open(places.job_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"sluice: the job cannot be prepared: {error}\n")
-        return errors.AGENT_ERROR
+        if runtime:
+            remove_tree(runtime)
+        return _cannot_prepare(spec, error)
     return asyncio.run(_run(spec, places, Journal(log)))
 
 
-async def _run(spec: "dict[str, object]", places: Places, journal: Journal) -> int:
-    return await Job(spec, places, journal).run()
+async def _run(spec: Dict[str, Any], places: Places, journal: Journal) -> int:
+    code = await Job(spec, places, journal).run()
+    # Everything is done and told. A thread that still waits for an answer of the program cannot hold the job.
+    os._exit(code)
+
+
+def _cannot_prepare(spec: Dict[str, Any], error: Exception) -> int:
+    """There is no log yet: say it on stderr, and the end in the job's comment, once."""
+    code = errors.AGENT_ERROR
+    sys.stderr.write(f"sluice: the job cannot be prepared: {error}\n")
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id:
+        text = f"sluice/1 ended reason=agent_error code={code}"
+        try:
+            subprocess.run(update_command(job_id, spec.get("comment_field", "comment"), text), timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError) as failed:
+            sys.stderr.write(f"sluice: Slurm could not be told: {failed}\n")
+    return code
