@@ -23,8 +23,8 @@ RECORD = 'd=${SLURM_PROCID:-0}; printf "%s\\0" "$@" >"args.$d"; cat /proc/self/e
 
 NASTY = [
     "", " ", "'", '"', "$(touch pwned)", "`touch pwned`", "${HOME}", "\\", "\\n", "\n", "\r\n", "-x", "--", "a,b,c",
-    "a\nSLUICE_SPEC\ntouch pwned\n", "\n#SBATCH --uid=0\n", "--bind=/etc:/etc", "a:b:ro", "a=b", "a;b&&c|d>e<f", "*", "~", "!!",
-    "%s%n", "{{ 7 * 7 }}", "\t\v\f\x1b[31m\x7f", "ünïcödé 漢字 🎛", "\u2028\u2029", "x" * 5000,
+    "a\nSLUICE_SPEC\ntouch pwned\n", "\n#SBATCH --uid=0\n", "--bind=/etc:/etc", "a:b:ro", "a=b", "a;b&&c|d>e<f",
+    "*", "~", "!!", "%s%n", "{{ 7 * 7 }}", "\t\v\f\x1b[31m\x7f", "ünïcödé 漢字 🎛", "\u2028\u2029", "x" * 5000,
 ]  # fmt: skip
 
 
