@@ -1,6 +1,7 @@
 """Answers and resources from a command line: the options that `launch` and `recipe render` share."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -28,7 +29,8 @@ def parameter_option(function: F) -> F:
         "parameters",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Answer a parameter of the recipe. Give it again for every element of a list.",
+        help="Answer a parameter of the recipe; NAME=@FILE takes the text of a file of this machine (@@ is a plain @). "
+        "Give it again for every element of a list.",
     )(function)
 
 
@@ -40,15 +42,28 @@ def resource_options(function: F) -> F:
 
 
 def parse(pairs: Iterable[str]) -> dict[str, object]:
-    """Answers by name; one that is given again is a list. BadParameter without a `=`."""
+    """Answers by name; one that is given again is a list. BadParameter without a `=` or for an unreadable file."""
     answers: dict[str, object] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--parameter")
+        value = _value(name, value)
         before = answers.get(name)
         answers[name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
     return answers
+
+
+def _value(name: str, text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    if text.startswith("@@"):
+        return text[1:]
+    try:
+        return Path(text[1:]).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise click.BadParameter(f"{name}: cannot read {text[1:]}: {why}", param_hint="--parameter") from None
 
 
 def resources(options: Mapping[str, object]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 URL = "http://127.0.0.1:8000"
 
@@ -11,14 +12,21 @@ def url() -> str:
     return os.environ.get("SLUICE_URL") or URL
 
 
-def token() -> str | None:
-    """$SLUICE_TOKEN, or the local administrator's token if this user may read it."""
+def token(address: str) -> str | None:
+    """$SLUICE_TOKEN; for a gateway on this machine also the local administrator's, if this user may read it."""
     if given := os.environ.get("SLUICE_TOKEN"):
         return given
+    if not is_local(address):
+        return None
     try:
         return token_file().read_text().strip() or None
     except OSError:
         return None
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is this machine: its token is nobody else's business, and no proxy stands before it."""
+    return urlsplit(address).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def token_file() -> Path:

@@ -1,7 +1,7 @@
 """What both clients share and what does no I/O: which call to make, what an answer means, when to try again."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
@@ -216,6 +216,27 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return max(0.0, float(headers.get("retry-after", "0")))
     except ValueError:
         return 0.0
+
+
+def chat(messages: str | Sequence[Mapping[str, Any]], model: str, options: Mapping[str, Any]) -> Call:
+    """A question to a model, answered as a stream."""
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    body = {"model": model, "messages": said, "stream": True, **_given(options)}
+    return Call(method="POST", path="/v1/chat/completions", body=body)
+
+
+def chat_text(event: "ServerEvent", source: str) -> str:
+    """The piece of the answer in one event of the stream. An error of the model server is Unavailable."""
+    if event.data.strip() == "[DONE]":
+        return ""
+    try:
+        told = json.loads(event.data)
+        if "error" in told:
+            said = told["error"]
+            raise errors.Unavailable(str(said.get("message", said) if isinstance(said, dict) else said))
+        return "".join(str(choice.get("delta", {}).get("content") or "") for choice in told.get("choices", ()))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise not_ours(source, "a chat that is not as OpenAI's") from error
 
 
 @dataclass(frozen=True)

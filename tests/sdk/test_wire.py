@@ -44,8 +44,14 @@ def test_retry_after(header: str, seconds: float) -> None:
 def test_the_environment_says_where_and_who(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_TOKEN", "given")
     monkeypatch.setenv("SLUICE_URL", "http://elsewhere:1")
-    assert (defaults.token(), defaults.url()) == ("given", "http://elsewhere:1")
-    assert defaults.token_file().name == "token"
+    assert (defaults.token("http://elsewhere:1"), defaults.url()) == ("given", "http://elsewhere:1")
+
+
+def test_the_token_of_this_machine_is_sent_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLUICE_TOKEN", raising=False)
+    assert defaults.token("https://elsewhere.example") is None
+    assert not defaults.is_local("http://127.0.0.1.example:8000")
+    assert defaults.is_local("http://[::1]:8000")
 
 
 @pytest.mark.parametrize("name", generate.names())

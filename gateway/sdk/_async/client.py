@@ -1,6 +1,6 @@
 """The client of a gateway: sessions, recipes, clusters, images, health."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -56,6 +56,19 @@ class AsyncSluice:
     def events(self, *, after: int | None = None, follow: bool = True) -> AsyncGenerator[EventView, None]:
         """What happens to any of your sessions: from now on, or what followed the event `after` (0: all)."""
         return follow_events(self._transport, None, after=after, follow=follow)
+
+    async def chat(
+        self, messages: str | Sequence[Mapping[str, Any]], *, model: str, **options: Any
+    ) -> AsyncGenerator[str, None]:
+        """Ask a model through `/v1/chat/completions`; its answer in pieces, as they come.
+
+        `options` are those of the OpenAI API: max_tokens, temperature, .... Needs no extra.
+        """
+        call = wire.chat(messages, model, options)
+        async with aclosing(self._transport.stream(call, read_timeout=None)) as events:
+            async for event in events:
+                if event is not None and (text := wire.chat_text(event, self.url)):
+                    yield text
 
     def openai(self, **options: Any) -> "AsyncOpenAI":
         """An OpenAI client on the gateway's `/v1`, where all of your ready models are (extra `openai`)."""

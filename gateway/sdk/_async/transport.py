@@ -1,8 +1,8 @@
 """Sends calls to the gateway: retries what may be retried, and turns error answers into our errors."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from tenacity import AsyncRetrying
@@ -10,15 +10,13 @@ from tenacity import AsyncRetrying
 from gateway.sdk import defaults, wire
 from gateway.sdk.wire import Call, EventLines, ServerEvent, Transient
 
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
 
 class AsyncTransport:
     """One gateway, one token. `attempts` counts the first; `timeout` for connecting and for each answer, in seconds."""
 
     def __init__(self, url: str | None, token: str | None, *, timeout: float, attempts: int) -> None:
         self.url = (url or defaults.url()).rstrip("/")
-        self.token = token or defaults.token()
+        self.token = token or defaults.token(self.url)
         self.attempts = attempts
         self.timeout = timeout
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
@@ -28,7 +26,7 @@ class AsyncTransport:
             base_url=self.url,
             headers=headers,
             timeout=timeout,
-            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy between a machine and itself
+            trust_env=not defaults.is_local(self.url),
         )
 
     async def close(self) -> None:
@@ -80,14 +78,22 @@ class AsyncTransport:
         No retries here: who reads knows where to resume. Unavailable if the connection is lost, or silent for
         `read_timeout` seconds.
         """
-        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+        headers = {"Last-Event-ID": after} if after else {}
+        call = Call(method="GET", path=wire.API + path, params=params, headers=headers)
+        async with aclosing(self.stream(call, read_timeout=read_timeout)) as events:
+            async for event in events:
+                yield event
+
+    async def stream(self, call: Call, *, read_timeout: float | None) -> AsyncGenerator[ServerEvent | None, None]:
+        """The server-sent events that answer a call, sent once to its path as it stands."""
         lines = EventLines()
         try:
             async with self.http.stream(
-                "GET",
-                wire.API + path,
-                params=params,
-                headers=headers,
+                call.method,
+                call.path,
+                params=call.params,
+                json=call.body,
+                headers={"Accept": "text/event-stream", **call.headers},
                 timeout=httpx.Timeout(self.timeout, read=read_timeout),
             ) as response:
                 if response.is_error:
@@ -96,7 +102,7 @@ class AsyncTransport:
                 async for line in response.aiter_lines():
                     for event in lines.feed(line):
                         if event is not None and event.type == wire.ERROR_EVENT:
-                            raise wire.event_error(event, self.url + path)
+                            raise wire.event_error(event, self.url + call.path)
                         yield event
         except httpx.TransportError as error:
             raise wire.unreachable(self.url, error) from error

@@ -1,7 +1,7 @@
 # Made from gateway/sdk/_async/client.py by `python gateway/sdk/generate.py`: change that one.
 """The client of a gateway: sessions, recipes, clusters, images, health."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -57,6 +57,19 @@ class Sluice:
     def events(self, *, after: int | None = None, follow: bool = True) -> Generator[EventView, None, None]:
         """What happens to any of your sessions: from now on, or what followed the event `after` (0: all)."""
         return follow_events(self._transport, None, after=after, follow=follow)
+
+    def chat(
+        self, messages: str | Sequence[Mapping[str, Any]], *, model: str, **options: Any
+    ) -> Generator[str, None, None]:
+        """Ask a model through `/v1/chat/completions`; its answer in pieces, as they come.
+
+        `options` are those of the OpenAI API: max_tokens, temperature, .... Needs no extra.
+        """
+        call = wire.chat(messages, model, options)
+        with closing(self._transport.stream(call, read_timeout=None)) as events:
+            for event in events:
+                if event is not None and (text := wire.chat_text(event, self.url)):
+                    yield text
 
     def openai(self, **options: Any) -> "OpenAI":
         """An OpenAI client on the gateway's `/v1`, where all of your ready models are (extra `openai`)."""

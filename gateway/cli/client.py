@@ -1,0 +1,38 @@
+"""How commands reach the gateway: its address and token from the environment or the settings."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.sdk import Sluice
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- told apart, not listened on
+
+
+def where() -> tuple[str, str | None]:
+    """Address and token: $SLUICE_URL and $SLUICE_TOKEN, else those of the gateway that the settings describe.
+
+    The token file of this machine is for the gateway of this machine: it is not sent to an address in $SLUICE_URL.
+    """
+    url, token = os.environ.get("SLUICE_URL"), os.environ.get("SLUICE_TOKEN")
+    if url:
+        return url.rstrip("/"), token
+    from gateway.settings import load
+
+    settings = load()
+    host = _ANY.get(settings.serve.host, settings.serve.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.serve.all_port}"
+    if token is None:
+        try:
+            token = (settings.state_dir / "token").read_text().strip()
+        except OSError:
+            token = None
+    return url, token
+
+
+def connect(*, timeout: float = 30.0, attempts: int = 3) -> "Sluice":
+    """The SDK's client; use it in a `with` block."""
+    from gateway.sdk import Sluice
+
+    url, token = where()
+    return Sluice(url, token, timeout=timeout, attempts=attempts)

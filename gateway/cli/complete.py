@@ -1,0 +1,67 @@
+"""What the shell offers when Tab is pressed: asked of the gateway, quickly, and silent when that fails."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+TIMEOUT = 1.5
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def sessions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of live sessions."""
+    del ctx, param
+    return _offer("/sessions?ended=false&limit=200", incomplete, lambda item: f"{item['recipe']}, {item['phase']}")
+
+
+def ended_sessions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of sessions that have ended."""
+    del ctx, param
+    return _offer("/sessions?ended=true&limit=200", incomplete, lambda item: f"{item['recipe']}, {item['phase']}")
+
+
+def any_sessions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of all sessions."""
+    del ctx, param
+    return _offer("/sessions?limit=200", incomplete, lambda item: f"{item['recipe']}, {item['phase']}")
+
+
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of recipes."""
+    del ctx, param
+    return _offer("/recipes", incomplete, lambda item: str(item["title"]))
+
+
+def clusters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the gateway's clusters."""
+    del ctx, param
+    return _offer("/clusters", incomplete, lambda item: str(item["backend"]))
+
+
+def _offer(path: str, incomplete: str, describe: Callable[[Any], str]) -> list[CompletionItem]:
+    found = {str(item["name"]): describe(item) for item in _items(path)}
+    return [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]
+
+
+def _items(path: str) -> list[Any]:
+    """The items of a list of the API; none if anything at all goes wrong. Plain urllib: it is there at once."""
+    from gateway.cli.client import where
+    from gateway.errors import SluiceError
+
+    try:
+        url, token = where()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"{url}/api/v1{path}", headers=headers)  # noqa: S310 -- the gateway's address
+        with _OPENER.open(request, timeout=TIMEOUT) as answer:
+            return list(json.load(answer)["items"])
+    except (OSError, ValueError, KeyError, TypeError, SluiceError, urllib.error.URLError):
+        return []
+
+
+_OPENER = urllib.request.build_opener()
