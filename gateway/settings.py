@@ -1,6 +1,7 @@
 """Settings: one `sluice.toml`, every key also as `SLUICE_...` in the environment; an unknown key is an error.
 
-The file is the first of $SLUICE_CONFIG, ./sluice.toml, ~/.config/sluice/sluice.toml, /etc/sluice/sluice.toml.
+The file is the first of $SLUICE_CONFIG, ./sluice.toml, ~/.config/sluice/sluice.toml, /etc/sluice/sluice.toml, and
+the one that `sluice up` wrote into the state directory.
 With no file and no cluster configured, a machine with `sbatch` on its PATH is used in single-user mode.
 """
 
@@ -174,8 +175,13 @@ def find(environ: Mapping[str, str]) -> Path | None:
     if named := environ.get("SLUICE_CONFIG"):
         return Path(named)
     home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
-    places = (Path("sluice.toml"), home / "sluice/sluice.toml", Path("/etc/sluice/sluice.toml"))
+    places = (Path("sluice.toml"), home / "sluice/sluice.toml", Path("/etc/sluice/sluice.toml"), generated(environ))
     return next((place for place in places if place.is_file()), None)
+
+
+def generated(environ: Mapping[str, str]) -> Path:
+    """The settings file that `sluice up` writes: in $SLUICE_STATE_DIR or the default state directory."""
+    return Path(environ.get("SLUICE_STATE_DIR") or _default_state_dir()) / "sluice.toml"
 
 
 def nearest(word: str, known: Mapping[str, object] | set[str]) -> str:
