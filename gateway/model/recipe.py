@@ -24,7 +24,7 @@ from gateway.model.text import check_text, is_expression, parse_duration
 
 Kind = Literal["service", "batch"]
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|/[^\x00-\x1f]+\.sif)$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
 Text = Annotated[str, AfterValidator(check_text)]
 Template = Text
@@ -153,7 +153,10 @@ class Recipe(_Part):
     title: Text = Field("", description="A few words for lists.")
     description: Text = Field("", description="What it does and what to know, for the catalogue.")
     kind: Kind = Field("batch", description="`service` runs until it is stopped; `batch` runs to its end.")
-    image: ImageName | None = Field(None, description="Name of the Apptainer image, as in `sluice image list`.")
+    image: ImageName | None = Field(
+        None,
+        description="The Apptainer image: a name as in `sluice image list`, or the absolute path of a SIF.",
+    )
     command: tuple[Template, ...] | None = Field(
         None,
         min_length=1,
