@@ -65,7 +65,7 @@ def cluster() -> None:
 @click.option("--nodes", type=int, help="Compute nodes.  [default: 2]")
 @click.option("--release", help="Debian release: sid (Slurm 26.05, Apptainer), trixie (24.11).  [default: sid]")
 @click.option("--gpus", help="Fake GPUs of a node: TYPE:COUNT,...  [default: a100:4,a100_1g.10gb:2,shard:16]")
-@click.option("--mirror", default="", help="Debian mirror to build from.  [default: the machine's own]")
+@click.option("--mirror", help="Debian mirror to build from.  [default: the machine's own]")
 @click.option("--images", help="Directory of this machine to be /home/images; it stays when the cluster ends.")
 @json_option
 def up(
@@ -74,7 +74,7 @@ def up(
     nodes: int | None,
     release: str | None,
     gpus: str | None,
-    mirror: str,
+    mirror: str | None,
     images: str | None,
     as_json: bool,
 ) -> None:

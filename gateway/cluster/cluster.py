@@ -33,7 +33,7 @@ class Cluster:
         release: str | None = None,
         gpus: str | None = None,
         *,
-        mirror: str = "",
+        mirror: str | None = None,
         images: str | None = None,
         progress: Progress = silent,
     ) -> "Cluster":
@@ -44,9 +44,9 @@ class Cluster:
         when the cluster ends. Raises Invalid for what cannot be, Conflict where it is up with other settings, and
         ClusterError where it does not come up; nothing of it is left then.
         """
-        asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images}
+        asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images, "mirror": mirror}
         given = {name: value for name, value in asked.items() if value is not None}
-        made = lifecycle.up(name, given, mirror=mirror, progress=progress)
+        made = lifecycle.up(name, given, progress=progress)
         return cls(made, record.state_of(name))
 
     @classmethod
@@ -168,7 +168,7 @@ class Cluster:
     def start_host(self, name: str) -> "Cluster":
         """Start a host whose plug was pulled, wait for its daemons, and return the cluster as it is then."""
         with locked(self.state):
-            machine = Machine.look()
+            machine = Machine.look(self.record.mirror)
             made = lifecycle.start_host(record.load(self.state) or self.record, self.state, name, machine)
             made.save(self.state)
             lifecycle.wait_started(made, self.state, name)

@@ -32,10 +32,10 @@ _TOOLS = {
 }
 
 
-def up(name: str, asked: Mapping[str, Any], *, mirror: str = "", progress: Progress = silent) -> Record:
+def up(name: str, asked: Mapping[str, Any], progress: Progress = silent) -> Record:
     """The record of the cluster with idle nodes; started now unless it is up. See `Cluster.up`.
 
-    `asked` holds what was said of nodes, release, gpus and images.
+    `asked` holds what was said of nodes, release, gpus, images and mirror.
     """
     check_machine()
     state = record.state_of(name)
@@ -47,7 +47,7 @@ def up(name: str, asked: Mapping[str, Any], *, mirror: str = "", progress: Progr
                 _same(old, wanted)
                 progress("already up", "")
                 return old
-            root = rootfs.ensure(wanted.spec.release, mirror=mirror, progress=progress)
+            root = rootfs.ensure(wanted.spec.release, mirror=wanted.mirror, progress=progress)
             if old:
                 progress("ending what is left of it", "")
                 end_running(state, old)
@@ -113,7 +113,7 @@ def check_machine() -> None:
 def _start(wanted: Record, state: Path, progress: Progress) -> Record:
     began = time.monotonic()
     spec = wanted.spec
-    machine = Machine.look()
+    machine = Machine.look(wanted.mirror)
     made = _reserve(wanted, state)
     progress("starting hosts", "")
     keys.ensure(state / "keys", [each.name for each in spec.hosts])
@@ -230,12 +230,13 @@ def _remove(state: Path) -> None:
 
 def _wanted(name: str, old: Record | None, asked: Mapping[str, Any]) -> Record:
     """What is asked for, the rest as it was; with no network yet. Raises Invalid where it cannot be."""
-    before = {**asdict(old.spec), "images": old.images} if old else {}
+    before = {**asdict(old.spec), "images": old.images, "mirror": old.mirror} if old else {}
     values = {**before, "name": name, **asked}
     images = values.pop("images", "")
     if images:
         _check_images(images)
-    return Record(Spec(**values), Net(-1, ""), "", images=images)
+    mirror = values.pop("mirror", "")
+    return Record(Spec(**values), Net(-1, ""), "", images=images, mirror=mirror)
 
 
 def _same(old: Record, wanted: Record) -> None:

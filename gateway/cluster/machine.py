@@ -144,6 +144,9 @@ class Machine:
     apt_options: str
     """Lines of an apt.conf."""
 
+    apt_paths: tuple[str, ...]
+    """Paths of this machine that the mirror and the apt options name."""
+
     ca_bundle: str
     """Path of the CA certificates it trusts, or ""."""
 
@@ -152,12 +155,13 @@ class Machine:
     """PIP_*, proxies and certificates, as the image builds need them."""
 
     binds: tuple[str, ...]
-    """Paths of this machine that the above name."""
+    """Paths of this machine that all of the above name."""
 
     resolv_conf: str
 
     @classmethod
-    def look(cls) -> "Machine":
+    def look(cls, mirror: str = "") -> "Machine":
+        """Read it now; `mirror` is the Debian mirror to use instead of the machine's own."""
         sources: list[AptSource] = []
         for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
             if path.suffix == ".sources":
@@ -184,9 +188,12 @@ class Machine:
             if proxy := apt_proxy(apt_options, scheme):
                 environment.setdefault(f"{scheme}_proxy", proxy)
         values = [value for section in _sections(pip_conf) for value in section.values()]
-        named = local_paths([*values, *environment.values(), *_APT_FILE.findall(apt_options)])
+        mirror = mirror or choose_mirror(sources)
+        apt_paths = local_paths([*_APT_FILE.findall(apt_options), *([mirror] if mirror.startswith("file:") else [])])
+        named = local_paths([*values, *environment.values(), *apt_paths])
         return cls(
-            mirror=choose_mirror(sources),
+            mirror=mirror,
+            apt_paths=tuple(path for path in apt_paths if Path(path).exists()),
             apt_options=apt_options,
             ca_bundle=next((path for path in _CA_BUNDLES if Path(path).exists()), ""),
             pip_conf=pip_conf,

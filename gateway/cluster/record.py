@@ -41,6 +41,9 @@ class Record:
     images: str = ""
     """A directory of the machine that is /home/images in the cluster; "" for one of the cluster's own."""
 
+    mirror: str = ""
+    """The Debian mirror that was asked for; "" for the machine's own."""
+
     created: str = ""
     """When it came up, ISO 8601 in UTC."""
 
@@ -67,6 +70,7 @@ def load(state: Path) -> Record | None:
             up=data["up"],
             hosts={name: Running(**run) for name, run in data["hosts"].items()},
             images=data["images"],
+            mirror=data.get("mirror", ""),
             created=data["created"],
         )
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):

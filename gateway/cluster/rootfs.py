@@ -74,7 +74,7 @@ def ensure(release: str, *, mirror: str = "", progress: Progress = silent) -> Pa
 
 
 def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
-    machine = Machine.look()
+    machine = Machine.look(mirror)
     root = work / "root"
     root.mkdir()
     log = work / "build.log"
@@ -83,10 +83,11 @@ def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
     environment = os.environ | machine.environment | {
         "TARGET": str(root),
         "RELEASE": release,
-        "MIRROR": mirror or machine.mirror,
+        "MIRROR": machine.mirror,
         "PACKAGES": " ".join(PACKAGES),
         "USERS": " ".join(f"{person.name}:{person.uid}" for person in PEOPLE),
         "APT_CONF": str(apt_conf),
+        "APT_PATHS": "\n".join(machine.apt_paths),
         "CA_BUNDLE": machine.ca_bundle,
         "BUILD_LOG": str(log),
     }  # fmt: skip
@@ -107,7 +108,7 @@ def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
             raise
     if process.returncode != 0:
         end = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else report.tail
-        source = mirror or machine.mirror or "debootstrap's default mirror"
+        source = machine.mirror or "debootstrap's default mirror"
         raise ClusterError(
             f"the {release} root file system could not be built (stage: {report.stage}) from {source}:\n"
             + "\n".join(end[-_LAST_LINES:]),

@@ -2,7 +2,8 @@
 # Builds the Debian root file system that every host of a cluster shares.
 # Runs as pid 1 of its own pid and mount namespaces: when it or its parent dies, nothing stays mounted or running.
 # In the environment: TARGET (an empty directory), RELEASE, MIRROR (may be empty), PACKAGES, USERS (name:uid ...),
-# APT_CONF (a file with the machine's apt options), CA_BUNDLE (may be empty), BUILD_LOG. Says its stages on stdout.
+# APT_CONF (a file with the machine's apt options), APT_PATHS (files that these and MIRROR name, one a line),
+# CA_BUNDLE (may be empty), BUILD_LOG. Says its stages on stdout.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 R=$TARGET
@@ -25,7 +26,7 @@ E
 echo 'Acquire::Languages "none"; APT::Install-Recommends "false"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' \
     > "$R/etc/apt/apt.conf.d/99slim"
 # The script is named: an older debootstrap does not know every release, and all of them are made the same way.
-debootstrap --variant=minbase --include=ca-certificates "$RELEASE" "$R" $MIRROR ${MIRROR:+sid} 2>&1 | tee -a "$BUILD_LOG"
+debootstrap --variant=minbase --include=ca-certificates "$RELEASE" "$R" ${MIRROR:+"$MIRROR" sid} 2>&1 | tee -a "$BUILD_LOG"
 
 stage "package lists"
 cp "$APT_CONF" "$R/etc/apt/apt.conf.d/00machine"
@@ -35,6 +36,17 @@ chmod 755 "$R/usr/sbin/policy-rc.d"
 mount -t proc proc "$R/proc"
 mount --bind /dev "$R/dev"
 mount -t tmpfs tmpfs "$R/run"
+bound=() made=()
+while read -r path; do
+    [ -n "$path" ] || continue
+    mkdir -p "$R${path%/*}"
+    if [ ! -e "$R$path" ]; then
+        if [ -d "$path" ]; then mkdir "$R$path"; else : > "$R$path"; fi
+        made+=("$R$path")
+    fi
+    mount --bind "$path" "$R$path"
+    bound+=("$R$path")
+done <<< "$APT_PATHS"
 if [ -n "$CA_BUNDLE" ]; then
     cp "$CA_BUNDLE" "$R/run/machine-ca.crt"
     grep -q '^Acquire::https::CaInfo' "$APT_CONF" ||
@@ -44,14 +56,14 @@ inside apt-get update -qq >> "$BUILD_LOG" 2>&1
 
 stage "packages"
 # A release without one of the optional packages (marked by ?) is still good for what it has.
-install=
+install=()
 for p in $PACKAGES; do
     case $p in
-        *\?) if inside apt-cache show "${p%\?}" > /dev/null 2>&1; then install="$install ${p%\?}"; fi ;;
-        *) install="$install $p" ;;
+        *\?) if inside apt-cache show "${p%\?}" > /dev/null 2>&1; then install+=("${p%\?}"); fi ;;
+        *) install+=("$p") ;;
     esac
 done
-inside apt-get install -y -qq -o APT::Status-Fd=1 $install 2>&1 | tee -a "$BUILD_LOG"
+inside apt-get install -y -qq -o APT::Status-Fd=1 "${install[@]}" 2>&1 | tee -a "$BUILD_LOG"
 inside apt-get clean
 rm -rf "$R"/var/lib/apt/lists/* "$R"/var/cache/debconf/*-old "$R"/var/cache/apt/*.bin
 
@@ -96,5 +108,7 @@ inside chown slurm:slurm /var/spool/slurmctld /var/log/slurm
 stage "cleaning up"
 rm -f "$R/etc/apt/apt.conf.d/00machine" "$R/usr/sbin/policy-rc.d" "$R"/etc/ssh/ssh_host_* "$R/etc/munge/munge.key"
 : > "$R/etc/resolv.conf"                      # no DNS on the cluster's hosts: unknown names fail at once
+for path in "${bound[@]}"; do umount "$path"; done
+for path in "${made[@]}"; do rm -d "$path"; done
 rm -rf "$R"/var/log/apt "$R"/var/log/*.log "$R"/tmp/*
 umount "$R/run" "$R/dev" "$R/proc"

@@ -3,7 +3,8 @@
 set -eu
 role=$1
 service() { /usr/local/sbin/sluice-service "$@"; }
-mkdir -p -m 755 /run/sluice-host /run/munge /run/mysqld /run/sshd /run/slurm
+umask 022
+mkdir /run/sluice-host /run/munge /run/mysqld /run/sshd /run/slurm
 ln -s mysqld /run/mariadbd        # some releases look there
 chown munge:munge /run/munge
 chown mysql:mysql /run/mysqld
