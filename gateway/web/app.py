@@ -8,7 +8,7 @@ is not named in `Part.open`.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +18,13 @@ import structlog
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 from ulid import ULID
 
 from gateway.errors import NotFound, SluiceError, Unauthenticated
+from gateway.model.api import HealthView
 from gateway.web import errors
 from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, Identity, authenticate
 from gateway.web.metrics import HttpMetrics
@@ -42,6 +43,8 @@ SECURITY_HEADERS = {
 }
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
+Check = Callable[[], Awaitable[Mapping[str, str]]]
+LIVE, READY = "/health/live", "/health/ready"
 
 
 def product_version() -> str:
@@ -62,6 +65,10 @@ def _no(path: str) -> bool:
     return False
 
 
+async def _well() -> Mapping[str, str]:
+    return {}
+
+
 def as_problem(error: SluiceError, where: Mapping[str, str]) -> Response:
     """Problem details: how errors look but where another protocol has a word in it."""
     return errors.respond(errors.problem_of(error, **where))
@@ -73,7 +80,7 @@ class Part:
 
     `open`: paths that need no token. `browser`: paths where a browser may show the token as a password. `max_body`:
     bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
-    beside the requests.
+    beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong.
     """
 
     name: str
@@ -85,6 +92,7 @@ class Part:
     headers: bool = True
     render: Renderer = as_problem
     lifespan: Lifespan = _nothing
+    check: Check = _well
 
     def owns(self, path: str) -> bool:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)
@@ -139,7 +147,8 @@ class Web:
     """The frame, an ASGI app. `closing` is set when the service shall stop: streams end then."""
 
     def __init__(self, parts: Sequence[Part], identity: Identity) -> None:
-        self.parts = tuple(parts)
+        health = Part(name="health", prefixes=("/health",), app=self._health, open=frozenset({LIVE}))
+        self.parts = (*parts, health)
         self.identity = identity
         self.closing = asyncio.Event()
         self.metrics = HttpMetrics()
@@ -170,18 +179,43 @@ class Web:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._begin(scope)
+        connected = False
+
+        async def wrapped() -> Message:
+            nonlocal connected
+            connected = True
+            return await receive()
+
         with bound_contextvars(request_id=exchange.request_id):
             try:
                 self._admit(exchange)
-                await exchange.part.app(scope, receive, send)
+                await exchange.part.app(scope, wrapped, send)
+                log.info("websocket ended", path=scope["path"], **scope["state"].get("log", {}))
             except SluiceError as error:
                 log.info("websocket refused", path=scope["path"], code=error.code)
                 response = exchange.part.render(error, exchange.where())
-                await receive()
+                if not connected:
+                    await receive()
                 headers = [*response.raw_headers, *_challenge(exchange, error)]
                 start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": headers}
                 await send(start)
                 await send({"type": "websocket.http.response.body", "body": response.body})
+
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Liveness asks nobody; readiness asks every part."""
+        match scope["path"]:
+            case "/health/live":
+                response = JSONResponse({"status": "ok"})
+            case "/health/ready":
+                checks: dict[str, str] = {}
+                for part in self.parts:
+                    checks |= await part.check()
+                well = all(word == "ok" for word in checks.values())
+                view = HealthView(status="ok" if well else "degraded", version=product_version(), checks=checks)
+                response = JSONResponse(view.model_dump(mode="json"), 200 if well else 503)
+            case path:
+                raise NotFound(f"there is nothing at {path}", hint=f"There are {LIVE} and {READY}.")
+        await response(scope, receive, send)
 
     def _begin(self, scope: Scope) -> _Exchange:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")

@@ -1,0 +1,192 @@
+"""Where ready sessions are: a table in memory, fed from the database, so that a request costs no query.
+
+It is read again when something rings, once a second if anything has happened, and every ten seconds anyway. While
+the database is away the last table is served; `age` says how old it is.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.client.upstream import Path, Upstream
+from gateway.core.context import Gateway
+from gateway.errors import NotReady, SessionNotFound
+from gateway.model.announcement import Endpoint
+from gateway.model.principal import Principal
+from gateway.model.session import Session
+from gateway.store import events
+from gateway.store import sessions as store
+
+log = structlog.get_logger(__name__)
+
+EVERYBODY = Principal(name="client-service", admin=True)
+LOOK_AGAIN = 1.0
+READ_ANYWAY = 10.0
+SHORTEST = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One ready session. `model` is what its server calls the model; None for services that are no model servers."""
+
+    id: str
+    name: str
+    owner: str
+    recipe: str
+    model: str | None
+    ready_at: float
+    upstream: Upstream = field(repr=False)
+    endpoint: Endpoint
+
+    def seen_by(self, caller: Principal) -> bool:
+        return caller.admin or self.owner == caller.name
+
+
+class Routes:
+    """The table. Everything that is asked of it starts from the caller."""
+
+    def __init__(self, gateway: Gateway, path: Path) -> None:
+        self._gateway, self._path = gateway, path
+        self._routes: dict[str, Route] = {}
+        self._upstreams: dict[Endpoint, Upstream] = {}
+        self._newest = -1
+        self._read_at = float("-inf")
+        self._doubted = False
+
+    @property
+    def age(self) -> float:
+        """Seconds since the table was known to be right."""
+        return time.monotonic() - self._read_at
+
+    async def run(self) -> None:
+        """Keep the table true until cancelled; then the kept connections are closed."""
+        full_at = float("-inf")
+        try:
+            while True:
+                try:
+                    now = time.monotonic()
+                    if await self.refresh(whole=self._doubted or now > full_at + READ_ANYWAY):
+                        full_at = now
+                except SQLAlchemyError as error:
+                    log.warning("routes are not read", age=round(self.age, 1), error=str(error).splitlines()[0])
+                await asyncio.sleep(SHORTEST)  # many changes at once are one reading
+                await self._gateway.news.wait(LOOK_AGAIN)
+        finally:
+            for upstream in self._upstreams.values():
+                upstream.close()
+
+    async def refresh(self, *, whole: bool = True) -> bool:
+        """Read the table again, if anything has happened or `whole`; whether it was read."""
+        self._doubted, began = False, time.monotonic()
+        newest = await self._gateway.db.read(events.newest)
+        changed = whole or newest != self._newest
+        if changed:
+            self._replace(await self._gateway.db.read(store.ready, EVERYBODY))
+        self._newest, self._read_at = newest, began
+        now = asyncio.get_running_loop().time()
+        for upstream in self._upstreams.values():
+            upstream.prune(now)
+        return changed
+
+    def doubt(self) -> None:
+        """An endpoint did not answer: read the whole table soon."""
+        self._doubted = True
+        self._gateway.news.ring()
+
+    def visible(self, caller: Principal) -> Iterable[Route]:
+        """The caller's ready sessions, newest first."""
+        return [route for route in self._routes.values() if route.seen_by(caller)]
+
+    async def serving(self, caller: Principal, model: str) -> Sequence[Route]:
+        """The caller's model servers by session id, else session name, else model; the least busy first."""
+        return self._serving(caller, model) or (await self._again() and self._serving(caller, model)) or []
+
+    async def _again(self) -> bool:
+        """Look once more before saying no: the caller may have heard of a session before we did."""
+        try:
+            return await self.refresh(whole=False)
+        except SQLAlchemyError:
+            return False
+
+    def _serving(self, caller: Principal, model: str) -> Sequence[Route]:
+        offered = [route for route in self.visible(caller) if route.model is not None]
+        for found in (
+            [route for route in offered if route.id == model.upper()],
+            [route for route in offered if route.name == model and route.owner == caller.name],
+            [route for route in offered if route.model == model],
+        ):
+            if found:
+                return sorted(found, key=lambda route: route.upstream.in_flight)
+        return []
+
+    async def session(self, caller: Principal, ref: str) -> Route:
+        """A ready session by id or name. NotReady if it has no endpoint now; SessionNotFound."""
+        route = self._session(caller, ref) or (await self._again() and self._session(caller, ref))
+        if not route:
+            raise _not_ready(await self._gateway.db.read(store.get, caller, ref))
+        return route
+
+    def _session(self, caller: Principal, ref: str) -> Route | None:
+        route = self._routes.get(ref.upper())
+        if route is not None and route.seen_by(caller):
+            return route
+        return next((r for r in self._routes.values() if r.name == ref and r.owner == caller.name), None)
+
+    async def coming(self, caller: Principal, model: str) -> Session | None:
+        """A model server of the caller's that is not ready yet and would serve this model."""
+        query = store.SessionQuery(ended=False, limit=500)
+        found, _ = await self._gateway.db.read(store.find, caller, query)
+        for session in found:
+            service = session.plan.service
+            names = {session.id, session.name, service.model if service else None}
+            if service is not None and service.protocol == "openai" and names & {model, model.upper()}:
+                return session
+        return None
+
+    def _replace(self, ready: Sequence[Session]) -> None:
+        routes: dict[str, Route] = {}
+        for session in sorted(ready, key=lambda one: one.id, reverse=True):
+            if session.endpoint is None:
+                continue
+            old = self._routes.get(session.id)
+            same = old is not None and old.endpoint == session.endpoint
+            routes[session.id] = old if old is not None and same else self._route(session, session.endpoint)
+        used = {route.endpoint for route in routes.values()}
+        for endpoint in [endpoint for endpoint in self._upstreams if endpoint not in used]:
+            self._upstreams.pop(endpoint).close()
+        self._routes = routes
+
+    def _route(self, session: Session, endpoint: Endpoint) -> Route:
+        service = session.plan.service
+        upstream = self._upstreams.get(endpoint)
+        if upstream is None:
+            upstream = self._upstreams[endpoint] = Upstream(endpoint, self._path)
+        return Route(
+            id=session.id,
+            name=session.name,
+            owner=session.owner,
+            recipe=session.plan.recipe,
+            model=service.model if service is not None and service.protocol == "openai" else None,
+            ready_at=session.ready_at.timestamp() if session.ready_at else 0.0,
+            upstream=upstream,
+            endpoint=endpoint,
+        )
+
+
+def _not_ready(session: Session) -> Exception:
+    if session.phase.ended:
+        return SessionNotFound(
+            f"session {session.name} has ended ({session.word}): {session.message}",
+            hint=f"`sluice logs {session.name}` shows what it wrote.",
+        )
+    if session.plan.kind == "batch":
+        return SessionNotFound(f"session {session.name} is a batch job: it has no service to talk to")
+    return NotReady(
+        f"session {session.name} is not ready yet: it is {session.word}",
+        hint="Try again in a moment.",
+        phase=session.word,
+    )
