@@ -132,7 +132,7 @@ images = Table(
     "images",
     metadata,
     Column("cluster", String(63), primary_key=True),
-    Column("name", String(63), primary_key=True),
+    Column("name", Text, primary_key=True),
     Column("sha256", String(64), primary_key=True),
     Column("path", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
