@@ -20,6 +20,12 @@ from gateway.slurm import rest_parse, states, times
 _FIND: Final = 'program=$(command -v "$1") || { echo "$1: command not found" >&2; exit 127; }; shift; '
 _CLEAN: Final = f'exec env -i PATH={rest_parse.PATH} ${{SLURM_CONF:+SLURM_CONF="$SLURM_CONF"}} '
 _START: Final = '"$program" "$@"'
+# A connection that breaks half-way ends the script early, and half a script must not become a job: it is counted
+# before it is passed on. A job's files are made with this mask until the agent sets its own; slurmrestd's is the same.
+_WHOLE: Final = (
+    'LC_ALL=C; script=$(cat; printf x); script=${script%x}; [ "${#script}" -eq LENGTH ] || '
+    '{ echo "the script was cut short" >&2; exit 65; }; umask 022; printf %s "$script" | '
+)
 _ASKING: Final = "LC_ALL=C.UTF-8 SLURM_TIME_FORMAT=%s "
 
 _SQUEUE_FIELDS: Final = (
@@ -71,8 +77,8 @@ class Command:
         return self.argv[4]
 
 
-def _command(program: str, *arguments: str, stdin: bytes | None = None, more: str = _ASKING) -> Command:
-    return Command(("sh", "-c", f"{_FIND}{_CLEAN}{more}{_START}", "sh", program, *arguments), stdin)
+def _command(program: str, *arguments: str) -> Command:
+    return Command(("sh", "-c", f"{_FIND}{_CLEAN}{_ASKING}{_START}", "sh", program, *arguments))
 
 
 def sbatch(script: JobScript) -> Command:
@@ -81,9 +87,11 @@ def sbatch(script: JobScript) -> Command:
     The command line is public (SubmitLine), so it holds what `squeue` shows to everybody anyway; the script goes
     by stdin. `--export=ALL` exports the clean environment: NONE would load the user's profile on the node.
     """
-    return _command(
-        "sbatch", "--parsable", "--export=ALL", *_options(script.options), stdin=script.text.encode(), more=""
-    )
+    text = script.text.encode()
+    whole = _WHOLE.replace("LENGTH", str(len(text)))
+    start = f"{_FIND}{whole}{_CLEAN}{_START}"
+    options = ("--parsable", "--export=ALL", *_options(script.options))
+    return Command(("sh", "-c", start, "sh", "sbatch", *options), text)
 
 
 def _options(options: JobOptions) -> Iterable[str]:

@@ -7,9 +7,9 @@ left the queue. The list of the whole queue (82 MB at 10,000 jobs) is never aske
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown
@@ -25,18 +25,16 @@ from gateway.slurm.problems import (
     after_question,
     after_submit,
 )
+from gateway.slurm.queue_index import QueueIndex, each
 from gateway.slurm.rest_http import Refused, RestClient
 from gateway.slurm.wire import AnswerLost
 
 FIND_WINDOW: Final = timedelta(days=14)
 
+_ACCOUNTING_LAG: Final = timedelta(minutes=10)
 _STATES_AT_ONCE: Final = 250  # ids in one address; more than a few of these, and all states are cheaper
 _STATES_CALLS: Final = 4
-_DETAILS_AT_ONCE: Final = 8
 _REFRESHED_A_LOOK: Final = 100
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 def _now() -> datetime:
@@ -64,6 +62,7 @@ class RestScheduler:
         self._clock = clock
         self._monotonic = monotonic
         self._memory = memory or Memory()
+        self._queue = QueueIndex(lambda: self._ask_states([]), self._ask_queue)
 
     async def close(self) -> None:
         await self._client.close()
@@ -92,9 +91,9 @@ class RestScheduler:
         changed = [i for i, (state, flags) in queue.items() if self._memory.changed(i, state, flags)]
         fresh = set(changed)
         stale = self._memory.stale((i for i in queue if i not in fresh), at, now)[:_REFRESHED_A_LOOK]
-        await _each(self._details, [*changed, *stale])
+        await each(self._details, [*changed, *stale])
         left = [i for i in wanted if i not in queue or self._memory.get(i) is None]
-        await _each(self._ask_accounting, [i for i in left if not self._known_end(i)])
+        await each(self._ask_accounting, [i for i in left if not self._known_end(i)])
         seen = {}
         for job_id in wanted:
             entry = self._memory.get(job_id)
@@ -103,37 +102,32 @@ class RestScheduler:
         return seen
 
     async def find(self, name: str, user: str) -> SeenJob | None:
-        # Everything slurmctld took is in accounting once its outbox to slurmdbd is empty; so in this order.
         accounting = await self._accounting(user)
-        if accounting == "none":
-            return await self._search_queue(name, user, set())
-        complete = accounting == "complete"
-        since = int((self._clock() - FIND_WINDOW).timestamp())
-        params = [
+        answer: Mapping[str, Any] = {}
+        if accounting != "none":
+            try:
+                answer = await self._client.get("slurmdb", "/jobs/", user=user, params=self._by_name(name, user))
+            except Refused as refused:
+                if accounting == "complete":
+                    raise after_question(refused.problem, f"look for job {name} in accounting") from refused
+        rows = [rest_parse.accounting_job(row, self._comment_field) for row in answer.get("jobs") or ()]
+        newest = max((job.job_id for job in rows if job.name == name), default=None)
+        if newest is None:
+            # slurmctld tells accounting of new jobs some seconds later: the newest are only in the queue
+            behind = _ACCOUNTING_LAG if accounting == "complete" else FIND_WINDOW
+            newest = await self._queue.find(name, user, self._clock() - behind)
+        if newest is None and not answer and accounting != "none":
+            raise SchedulerUnavailable(f"job {name} is not in the queue, and accounting does not answer")
+        return (await self.look([newest])).get(newest) if newest is not None else None
+
+    def _by_name(self, name: str, user: str) -> Sequence[tuple[str, str]]:
+        return [
             ("job_name", name),
             ("users", user),
-            ("start_time", str(since)),
+            ("start_time", str(int((self._clock() - FIND_WINDOW).timestamp()))),
             ("usage_time_as_submit_time", "true"),  # a held job has no other time
             ("skip_steps", "true"),
         ]
-        answer: Mapping[str, Any] = {}
-        try:
-            answer = await self._client.get("slurmdb", "/jobs/", user=user, params=params)
-        except Refused as refused:
-            if complete:
-                raise after_question(refused.problem, f"look for job {name} in accounting") from refused
-            # no accounting, or not now: the queue alone must have it
-        rows = [rest_parse.accounting_job(row, self._comment_field) for row in answer.get("jobs") or ()]
-        newest = max((job for job in rows if job.name == name), key=lambda job: job.job_id, default=None)
-        if newest is None and not complete:
-            newest = await self._search_queue(name, user, {job.job_id for job in rows})
-            if newest is None and not answer:
-                raise SchedulerUnavailable(
-                    f"job {name} is not in the queue, and accounting cannot be asked about the past"
-                )
-        if newest is None:
-            return None
-        return (await self.look([newest.job_id])).get(newest.job_id, newest)
 
     async def cancel(self, job_id: int, user: str) -> None:
         try:
@@ -240,7 +234,7 @@ class RestScheduler:
         return entry is not None and entry.job.state.ended and "COMPLETING" not in entry.job.flags
 
     async def _accounting(self, user: str) -> Literal["none", "behind", "complete"]:
-        """Whether there is accounting, and slurmctld has told it of every job it took."""
+        """Whether there is accounting, and whether slurmctld's outbox to it is empty."""
         try:
             answer = await self._client.get("slurm", "/diag/", user=user)
         except Refused as refused:
@@ -251,33 +245,8 @@ class RestScheduler:
         waiting = (answer.get("statistics") or {}).get("dbd_agent_queue_size")
         return "complete" if waiting == 0 else "behind"
 
-    async def _search_queue(self, name: str, user: str, skip: set[int]) -> SeenJob | None:
-        """Accounting is behind: look at the queue's jobs, newest first, back to the window's beginning."""
-        ids = sorted(set(await self._ask_states([])) - skip, reverse=True)
-        oldest = self._clock() - FIND_WINDOW
-        for start in range(0, len(ids), _DETAILS_AT_ONCE):
-            jobs = await _each(self._ask_queue, ids[start : start + _DETAILS_AT_ONCE])
-            found = [job for job in jobs if job is not None]
-            for job in sorted(found, key=lambda job: -job.job_id):
-                if job.name == name and job.user == user:
-                    return job
-            if found and all(job.submit_time and job.submit_time < oldest for job in found):
-                break
-        return None
-
 
 def _responds(ping: Mapping[str, Any]) -> bool:
     if "responding" in ping:
         return bool(ping["responding"])
     return ping.get("pinged") == "UP"
-
-
-async def _each(ask: Callable[[T], Awaitable[U]], items: Iterable[T]) -> list[U]:
-    """All of them, a few at a time; the first failure ends it."""
-    room = asyncio.Semaphore(_DETAILS_AT_ONCE)
-
-    async def one(item: T) -> U:
-        async with room:
-            return await ask(item)
-
-    return list(await asyncio.gather(*(one(item) for item in items)))

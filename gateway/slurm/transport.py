@@ -113,8 +113,12 @@ class SshShell:
         started = False
         try:
             async with asyncio.timeout(timeout), self._connections.session(user) as connection:
-                process = await connection.create_process(command, encoding=None)
-                started = True
+                started = True  # from here on it may be: the request to run it may arrive, and its answer not
+                try:
+                    process = await connection.create_process(command, encoding=None)
+                except asyncssh.ChannelOpenError:
+                    started = connection.is_closed()  # else the host itself refused
+                    raise
                 try:
                     return await _follow(process, stdin, on_line)
                 finally:

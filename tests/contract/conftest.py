@@ -164,3 +164,19 @@ def connected() -> Callable[..., Backend]:
         return connect(settings(cluster, **changes), name="test")
 
     return make
+
+
+@pytest.fixture
+def jobs() -> Callable[..., JobScript]:
+    """Make a script: its name, its text, its options."""
+
+    def make(name: str, text: str, **options: Any) -> JobScript:
+        given = {"name": name, "partition": "cpu", "account": "research", "time_limit": 5, "memory": 50, **options}
+        return JobScript(options=JobOptions.model_validate(given), text=f"#!/bin/bash\n{text}\n")
+
+    return make
+
+
+@pytest.fixture(name="until")
+def _until() -> Any:
+    return until

@@ -173,7 +173,7 @@ def test_arguments_arrive_as_they_are(words: list[str]) -> None:
 def test_the_program_starts_in_a_clean_environment() -> None:
     command = commands.Command((*commands.sbatch(JobScript(options=OPTIONS, text="")).argv[:4], "env"))
     surroundings = {"PATH": "/usr/bin:/bin", "SECRET": "1", "SBATCH_PARTITION": "x", "SLURM_CONF": "/a b"}
-    ran = subprocess.run(command.argv, capture_output=True, check=True, env=surroundings, text=True)
+    ran = subprocess.run(command.argv, capture_output=True, check=True, env=surroundings, text=True, input="")
     assert set(ran.stdout.split("\n")) == {f"PATH={rest_parse.PATH}", "SLURM_CONF=/a b", ""}
 
 
@@ -181,3 +181,16 @@ def test_a_missing_program_is_said() -> None:
     command = commands.Command((*commands.scancel(1).argv[:4], "no-such-program"))
     ran = subprocess.run(command.argv, capture_output=True, check=False, text=True)
     assert (ran.returncode, ran.stderr) == (127, "no-such-program: command not found\n")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_half_a_script_is_not_submitted(shell: str) -> None:
+    text = "#!/bin/sh\necho 'é☃' \\n %s $HOME `id`\n\n\n"
+    command = commands.sbatch(JobScript(options=OPTIONS, text=text))
+    argv = [shell, *command.argv[1:4], "cat"]  # in place of sbatch
+    surroundings = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    assert command.stdin is not None
+    whole = subprocess.run(argv, input=command.stdin, capture_output=True, check=False, env=surroundings)
+    assert (whole.returncode, whole.stdout) == (0, text.encode())
+    half = subprocess.run(argv, input=command.stdin[:-1], capture_output=True, check=False, env=surroundings)
+    assert (half.returncode, half.stdout, half.stderr) == (65, b"", b"the script was cut short\n")

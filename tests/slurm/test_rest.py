@@ -373,11 +373,30 @@ async def test_a_name_is_looked_for_in_accounting_when_it_is_complete(
 ) -> None:
     player.answers["GET", "/diag/"] = reply(diag(0))
     player.answers["GET", "/jobs/"] = reply('{"jobs": []}')
+    player.answers["GET", "/jobs/state/"] = reply(states())
     assert await scheduler.find("sluice-5-1", "alice") is None
-    assert player.paths() == ["GET /slurm/v0.0.44/diag/", "GET /slurmdb/v0.0.44/jobs/"]
-    query = dict(player.asked[-1].query)
+    query = dict(next(asked for asked in player.asked if "slurmdb" in asked.path).query)
     assert (query["job_name"], query["users"]) == ("sluice-5-1", "alice")
     assert int(query["start_time"]) > 0
+
+
+async def test_a_job_that_accounting_has_not_heard_of_yet_is_found_in_the_queue(
+    scheduler: RestScheduler, player: Any, reply: Any, clock: Any
+) -> None:
+    player.answers["GET", "/diag/"] = reply(diag(0))
+    player.answers["GET", "/jobs/"] = reply('{"jobs": []}')
+    now = int(clock.seconds())
+    player.answers["GET", "/jobs/state/"] = reply(states(**{f"_{i}": "PENDING" for i in range(1, 101)}))
+    for i in range(1, 101):
+        player.answers["GET", f"/job/{i}"] = reply(job(i, "PENDING", submit_time=now - 60 * (100 - i)))
+    found = await scheduler.find("sluice-97-1", "alice")
+    assert found is not None
+    assert found.job_id == 97
+    assert await scheduler.find("sluice-2-1", "alice") is None  # an hour old: accounting would know it
+    player.asked.clear()
+    assert await scheduler.find("sluice-3-1", "alice") is None
+    asked = [path for path in player.paths() if "/slurm/v0.0.44/job/" in path]
+    assert asked == []  # what a job is called does not change
 
 
 @pytest.mark.parametrize("storage", ["accounting_storage/slurmdbd", "accounting_storage/none"])

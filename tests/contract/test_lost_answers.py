@@ -1,0 +1,195 @@
+"""Connections cut in the middle of a submit: what is said, and that the job is found again by its name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.cluster import Cluster
+from gateway.errors import FilesUnavailable, SchedulerUnavailable, SubmitUnknown
+from gateway.slurm import Backend
+
+if TYPE_CHECKING:
+    from gateway.core.ports import Scheduler
+
+pytestmark = pytest.mark.cluster
+
+
+LONG = "# " + "x" * 100_000 + "\nsleep 300"  # a script that takes a while to send
+SENT = 100_000
+
+
+class Relay:
+    """Carries bytes to a server; after `hush_after` of them nothing comes back, after `cut_after` the line breaks."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.hush_after = self.cut_after = 1 << 60
+        self.lines: list[asyncio.StreamWriter] = []
+        self.server: asyncio.Server | None = None
+        self.here = 0
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.here = self.server.sockets[0].getsockname()[1]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
+        self.lines += [writer, there_writer]
+        sent = 0
+
+        async def forth() -> None:
+            nonlocal sent
+            while data := await reader.read(4096):
+                there_writer.write(data)
+                await there_writer.drain()
+                sent += len(data)
+                if sent >= self.cut_after:
+                    self.cut()
+
+        async def back() -> None:
+            while data := await there_reader.read(4096):
+                if sent < self.hush_after:
+                    writer.write(data)
+                    await writer.drain()
+
+        both = [asyncio.ensure_future(forth()), asyncio.ensure_future(back())]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+        writer.close()
+        there_writer.close()
+
+    def whole(self) -> None:
+        self.hush_after = self.cut_after = 1 << 60
+
+    def cut(self) -> None:
+        for line in self.lines:
+            line.transport.abort()
+        self.lines.clear()
+
+    async def stop(self) -> None:
+        self.cut()
+        if self.server is not None:
+            self.server.close()
+
+
+@pytest.fixture
+async def relay(slurm_cluster: Cluster) -> AsyncIterator[Relay]:
+    relay = Relay(slurm_cluster.addresses["ctl"], 6820)
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def ssh_relay(slurm_cluster: Cluster) -> AsyncIterator[Relay]:
+    relay = Relay(slurm_cluster.addresses["login"], 22)
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+async def test_slurmrestds_answer_is_lost_and_the_job_exists(
+    slurm_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str, until: Any
+) -> None:
+    direct: Scheduler = connected(slurm_cluster).scheduler
+    scheduler: Scheduler = connected(slurm_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
+    await scheduler.info()
+    name = f"sluice-{run}-1"
+    relay.hush_after = SENT
+    try:
+        submitting = asyncio.ensure_future(scheduler.submit(jobs(name, LONG), "alice"))
+        found = await until(lambda: direct.find(name, "alice"), lambda job: job is not None)
+        relay.cut()
+        with pytest.raises(SubmitUnknown):
+            await submitting
+        relay.whole()
+        again = await scheduler.find(name, "alice")
+        assert again is not None
+        assert again.job_id == found.job_id
+        await scheduler.cancel(found.job_id, "alice")
+    finally:
+        await scheduler.close()
+        await direct.close()
+
+
+async def test_slurmrestd_is_not_there(
+    slurm_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str
+) -> None:
+    scheduler: Scheduler = connected(slurm_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
+    await scheduler.info()
+    await relay.stop()
+    with pytest.raises(SchedulerUnavailable):
+        await scheduler.look([1])
+    with pytest.raises((SchedulerUnavailable, SubmitUnknown)):
+        await scheduler.submit(jobs(f"sluice-{run}-1", "true"), "alice")
+    with pytest.raises(SchedulerUnavailable):  # and by now it is certain
+        await scheduler.submit(jobs(f"sluice-{run}-1", "true"), "alice")
+    await scheduler.close()
+
+
+@pytest.fixture
+async def through(slurm_cluster: Cluster, connected: Any, ssh_relay: Relay, tmp_path: Path) -> AsyncIterator[Backend]:
+    """The cluster over the relay, by its commands."""
+    known = tmp_path / "known_hosts"
+    host = slurm_cluster.addresses["login"]
+    lines = [line.split(" ", 1) for line in slurm_cluster.known_hosts.read_text().splitlines()]
+    known.write_text("".join(f"[127.0.0.1]:{ssh_relay.here} {key}\n" for hosts, key in lines if host in hosts))
+    here = {"ssh_host": "127.0.0.1", "ssh_port": ssh_relay.here, "known_hosts_file": known, "build_host": None}
+    backend: Backend = connected(slurm_cluster, backend="cli", **here)
+    yield backend
+    await backend.close()
+
+
+async def test_ssh_breaks_after_sbatch_was_started_and_the_job_exists(
+    slurm_cluster: Cluster, connected: Any, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
+) -> None:
+    direct: Scheduler = connected(slurm_cluster).scheduler
+    name = f"sluice-{run}-1"
+    await through.scheduler.info()
+    ssh_relay.hush_after = SENT
+    try:
+        submitting = asyncio.ensure_future(through.scheduler.submit(jobs(name, LONG), "alice"))
+        found = await until(lambda: direct.find(name, "alice"), lambda job: job is not None)
+        ssh_relay.cut()
+        with pytest.raises(SubmitUnknown):
+            await submitting
+        ssh_relay.whole()
+        again = await through.scheduler.find(name, "alice")  # on a new connection, by itself
+        assert again is not None
+        assert again.job_id == found.job_id
+        await through.scheduler.cancel(found.job_id, "alice")
+    finally:
+        await direct.close()
+
+
+async def test_half_a_script_does_not_become_a_job(
+    slurm_cluster: Cluster, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
+) -> None:
+    name = f"sluice-{run}-1"
+    await through.scheduler.info()
+    ssh_relay.cut_after = SENT // 2
+    with pytest.raises(SubmitUnknown):
+        await through.scheduler.submit(jobs(name, LONG), "alice")
+    ssh_relay.whole()
+
+    async def still_there() -> bool:
+        found = slurm_cluster.exec("login", ["pgrep", "-f", name], user="alice", check=False)
+        return bool(found.stdout.strip())
+
+    await until(still_there, lambda there: not there)
+    assert await through.scheduler.find(name, "alice") is None
+
+
+async def test_a_broken_connection_is_opened_again(through: Backend, ssh_relay: Relay) -> None:
+    assert (await through.shell.run(["echo", "1"], user="alice")).stdout == "1\n"
+    ssh_relay.cut()
+    with suppress(FilesUnavailable):  # it may be noticed only by its use
+        await through.files.stat("alice", ".")
+    assert (await through.shell.run(["echo", "2"], user="alice")).stdout == "2\n"
+    assert (await through.files.stat("alice", ".")) is not None
