@@ -12,12 +12,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from gateway.errors import RecipeInvalid
+from gateway.errors import Invalid, RecipeInvalid
+from gateway.model.plan import PinnedImage
 from gateway.model.recipe import Recipe, fields_at
 from gateway.model.text import is_expression, nearest
 from gateway.render.expression import check
+from gateway.render.plan import make_plan
 
 MAX_BYTES = 1 << 20
+_SOME_IMAGE = PinnedImage(name="image", path="/image.sif", sha256="0" * 64)
 
 Place = tuple[str | int, ...]
 Positions = Mapping[Place, tuple[int, int]]
@@ -53,7 +56,8 @@ def read(path: Path) -> RecipeFile:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
         return RecipeFile(path, name, None, tuple(_translated(path, error, positions)))
-    return RecipeFile(path, name, recipe, tuple(_template_problems(path, recipe, positions)))
+    problems = tuple(_template_problems(path, recipe, positions)) or tuple(_trial_problems(path, recipe, positions))
+    return RecipeFile(path, name, recipe, problems)
 
 
 def _parse(path: Path) -> tuple[Positions, Any]:
@@ -171,6 +175,21 @@ def _template_problems(path: Path, recipe: Recipe, positions: Positions) -> Iter
             hint = f'Write "$PARAM_{name.upper()}".'
             at = positions.get(("script",), (1, 1))
             yield _problem(path, f"a script takes no expressions ({name})", hint=hint, field="script", position=at)
+
+
+def _trial_problems(path: Path, recipe: Recipe, positions: Positions) -> Iterator[RecipeInvalid]:
+    """Expressions that fail with the default answers, where nothing else has to be answered."""
+    asks = any(parameter.required and parameter.default is None for parameter in recipe.parameters.values())
+    if recipe.redirect is not None or asks:
+        return
+    try:
+        make_plan(recipe, {}, image=_SOME_IMAGE)
+    except Invalid as error:
+        field = str(error.details.get("field") or error.details.get("resource") or "")
+        place = tuple(int(word[1:-1]) if word[0] == "[" else word for word in re.findall(r"\[\d+\]|[^.\[\]]+", field))
+        text = error.message.rpartition(f"{field}: ")[2] if field else error.message
+        at = positions.get(_known_place(place, positions), (1, 1))
+        yield _problem(path, f"{text} (with the default answers)", field=field, position=at)
 
 
 def _templates(recipe: Recipe) -> Iterator[tuple[Place, str]]:

@@ -43,8 +43,10 @@ def make_plan(
     inputs = _inputs(recipe, values)
     context: dict[str, object] = dict(inputs.seen)
     wanted = _resources(recipe, context, resources or {}, defaults or ClusterDefaults())
-    if recipe.kind == "service" and wanted.nodes > 1:
-        raise ParameterInvalid("a service runs on one node", hint="Leave out nodes.", resource="resources.nodes")
+    if recipe.kind == "service" and max(wanted.nodes, wanted.tasks or 1) > 1:
+        raise ParameterInvalid(
+            "a service runs once, on one node", hint="Leave out nodes and tasks.", resource="resources.nodes"
+        )
     context["resources"] = wanted.model_dump()
     work = _Work(recipe, context)
     return Plan(

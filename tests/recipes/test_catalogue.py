@@ -90,6 +90,24 @@ def simple(name: str, version: str = "1", more: str = "") -> str:
             "'t' is secret",
             "",
         ),
+        (
+            simple("a", more="parameters: {n: {type: string, required: false}}").replace(
+                "[program]", "[program, 'n={{ n }}']"
+            ),
+            5,
+            20,
+            "command[1]",
+            "none stands inside a text: write the whole argument as one {{ … }} (with the default answers)",
+            "",
+        ),
+        (
+            simple("a", more="parameters: {n: {type: integer, default: 0}}\nresources: {nodes: '{{ n }}'}"),
+            7,
+            13,
+            "resources.nodes",
+            "0 is not a whole number of at least 1 (with the default answers)",
+            "",
+        ),
         (simple("a", more="parameters: {t: {type: secret}}"), 1, 1, "", "used by nothing", ""),
         (
             simple("a", more="parameters: {n: {type: integer}}").replace("command: [program]", "script: echo {{ n }}"),

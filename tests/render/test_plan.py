@@ -79,9 +79,10 @@ def test_resources_that_are_refused(
         plan_of(make_recipe(), resources=resources)
 
 
-def test_a_service_stays_on_one_node(make_recipe: MakeRecipe, plan_of: MakePlan) -> None:
-    with pytest.raises(ParameterInvalid, match="one node"):
-        plan_of(make_recipe(**SERVER), resources={"nodes": 2})
+@pytest.mark.parametrize("field", ["nodes", "tasks"])
+def test_a_service_runs_once(make_recipe: MakeRecipe, plan_of: MakePlan, field: str) -> None:
+    with pytest.raises(ParameterInvalid, match="runs once, on one node"):
+        plan_of(make_recipe(**SERVER), resources={field: 2})
 
 
 def test_a_parameter_that_makes_no_resource_is_the_callers_fault(make_recipe: MakeRecipe, plan_of: MakePlan) -> None:
