@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.sdk import Sluice
+    from gateway.settings import Settings
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- told apart, not listened on
 
@@ -20,14 +21,19 @@ def where() -> tuple[str, str | None]:
     from gateway.settings import load
 
     settings = load()
-    host = _ANY.get(settings.serve.host, settings.serve.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.serve.all_port}"
+    url = address(settings)
     if token is None:
         try:
             token = (settings.state_dir / "token").read_text().strip()
         except OSError:
             token = None
     return url, token
+
+
+def address(settings: "Settings") -> str:
+    """Where the all-in-one gateway of these settings answers on this machine."""
+    host = _ANY.get(settings.serve.host, settings.serve.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.serve.all_port}"
 
 
 def connect(*, timeout: float = 30.0, attempts: int = 3) -> "Sluice":
