@@ -78,7 +78,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
   "env": {
    "HF_HUB_OFFLINE": "1",
    "VLLM_NO_USAGE_STATS": "1",
-   "DO_NOT_TRACK": "1"
+   "DO_NOT_TRACK": "1",
+   "VLLM_HOST_IP": "127.0.0.1"
   }
  },
  "launcher": [],
