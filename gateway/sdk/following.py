@@ -28,7 +28,7 @@ def reached(view: SessionView, until: Until) -> bool:
         return view.ended
     if view.ended and view.phase != "succeeded":
         raise ended_otherwise(view)
-    return view.ended or view.phase in _UP
+    return view.ended or (view.phase in _UP and not view.stop_requested)
 
 
 def ended_otherwise(view: SessionView) -> SluiceError:

@@ -176,6 +176,8 @@ def problem(response: httpx.Response) -> SluiceError:
         told = json.loads(response.content)
     except ValueError:
         told = None
+    if isinstance(told, dict) and isinstance(told.get("error"), dict):  # as OpenAI says it, under /v1
+        told = {"code": told["error"].get("code"), "detail": told["error"].get("message")}
     if isinstance(told, dict) and isinstance(told.get("code"), str):
         return told_error(told, status=response.status_code)
     cls = _BY_STATUS.get(response.status_code, SluiceError)
