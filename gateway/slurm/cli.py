@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
 from gateway.core.ports import CommandResult, SchedulerInfo, Shell
-from gateway.errors import SchedulerUnavailable, SubmitUnknown, Unavailable
+from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown, Unavailable
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, SeenJob
 from gateway.slurm import commands
 from gateway.slurm.commands import Command, Unreadable
-from gateway.slurm.memory import Memory, left_queue
+from gateway.slurm.memory import Memory, left_queue, not_told
 from gateway.slurm.problems import (
     ALREADY_OVER,
     UNKNOWN_JOB,
@@ -66,6 +66,8 @@ class CliScheduler:
             if error.details.get("started", True):
                 raise SubmitUnknown(f"the answer of sbatch was lost: {error.message}") from error
             raise SchedulerUnavailable(f"sbatch was not run: {error.message}", hint=error.hint) from error
+        except Forbidden as error:
+            raise SchedulerUnavailable(error.message, hint=error.hint) from error
         if done.returncode == _NOT_FOUND:
             _missing(command)
         if done.returncode != 0:
@@ -84,6 +86,7 @@ class CliScheduler:
             done = await self._ask(commands.squeue(some, mark), "show jobs", accept=UNKNOWN_JOB)
             for job in self._read(commands.parse_squeue, done, mark):
                 seen[job.job_id] = job
+                self._memory.put(job, self._monotonic())
         left = []
         for job_id in wanted:
             if job_id in seen:
@@ -94,12 +97,21 @@ class CliScheduler:
             else:
                 left.append(job_id)
         for some in _batches(left):
-            mark = self._mark()
-            done = await self._ask(commands.sacct(some, mark), "show jobs in accounting")
-            for job in self._read(commands.parse_sacct, done, mark):
+            try:
+                rows = await self._accounting(some)
+            except SchedulerUnavailable as error:
+                for job_id in some:
+                    seen[job_id] = not_told(job_id, self._memory.get(job_id), error.message)
+                continue
+            for job in rows:
                 seen[job.job_id] = left_queue(job)
                 self._memory.put(seen[job.job_id], self._monotonic(), from_accounting=True)
         return {job_id: seen[job_id] for job_id in wanted if job_id in seen}
+
+    async def _accounting(self, job_ids: Sequence[int]) -> list[SeenJob]:
+        mark = self._mark()
+        done = await self._ask(commands.sacct(job_ids, mark), "show jobs in accounting")
+        return self._read(commands.parse_sacct, done, mark)
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         mark = self._mark()
@@ -144,7 +156,7 @@ class CliScheduler:
     async def _run(self, command: Command, user: str) -> CommandResult:
         try:
             return await self._shell.run(command.argv, user=user, stdin=command.stdin, timeout=self._timeout)
-        except Unavailable as error:
+        except (Unavailable, Forbidden) as error:  # the user is not let in there: that says nothing of any job
             raise SchedulerUnavailable(error.message, hint=error.hint) from error
 
     async def _ask(

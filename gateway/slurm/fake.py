@@ -18,7 +18,7 @@ from gateway.errors import Forbidden, SchedulerUnavailable, SubmitDeferred, Subm
 from gateway.model.inventory import Gpus, Inventory, Node, Partition
 from gateway.model.job import JobScript, JobState, SeenJob
 from gateway.slurm import gres
-from gateway.slurm.memory import left_queue
+from gateway.slurm.memory import Entry, left_queue, not_told
 
 _LIVE: Final = frozenset({JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED})
 
@@ -135,10 +135,11 @@ class FakeSlurm:
             job = self._jobs.get(job_id)
             if job is not None and job.in_queue:
                 seen[job_id] = self._shown(job)
-            else:
-                self._ask_accounting()
-                if job is not None and job.in_accounting:
-                    seen[job_id] = left_queue(job.seen)
+            elif self.faults.accounting_down:
+                known = Entry(job.seen, 0.0) if job is not None else None
+                seen[job_id] = not_told(job_id, known, "connection refused")
+            elif job is not None and job.in_accounting:
+                seen[job_id] = left_queue(job.seen)
         return seen
 
     async def find(self, name: str, user: str) -> SeenJob | None:

@@ -88,3 +88,10 @@ def left_queue(job: SeenJob) -> SeenJob:
             "reason": f"not in the queue any more; accounting still says {job.state}",
         }
     )
+
+
+def not_told(job_id: int, entry: Entry | None, why: str) -> SeenJob:
+    """A job that left the queue while accounting does not answer: it may have ended, and nobody says how."""
+    known = entry.job if entry is not None else SeenJob(job_id=job_id, state=JobState.UNKNOWN)
+    reason = f"not in the queue any more, and accounting does not answer: {why}"
+    return known.model_copy(update={"state": JobState.UNKNOWN, "reason": reason})

@@ -24,6 +24,9 @@ ACCESS_DENIED: Final = 2002
 # Job/step already completing or completed; has finished; is not pending nor running
 ALREADY_OVER: Final = frozenset({2021, 2084, 2085, 2086, UNKNOWN_JOB})
 
+# slurmrestd did not understand the question: an id that is no id, for one.
+REJECTED: Final = frozenset({9000, 9001, UNKNOWN_JOB})
+
 # The controller did not take the message: connect failures, standby, rate limit, wrong protocol version, full disk.
 _NOT_TAKEN: Final = frozenset({1001, 1005, 1021, 1800, 1804, 1805, 2019, 2027, 2131, 7000})
 _AUTH: Final = frozenset({1007, 9008, *range(6000, 6012)})

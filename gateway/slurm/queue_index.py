@@ -34,11 +34,17 @@ class QueueIndex:
         self._ids = ids
         self._ask = ask
         self._known: dict[int, _Identity] = {}
+        self._epoch: int | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def find(self, name: str, user: str, since: datetime) -> int | None:
-        """The newest job of this name and user among those submitted since then, and those asked about before."""
+    async def find(self, name: str, user: str, since: datetime, epoch: int | None) -> int | None:
+        """The newest job of this name and user among those submitted since then, and those asked about before.
+
+        `epoch` changes when slurmctld starts: one that crashed may have lost jobs and gives their numbers again.
+        """
         async with self._one_at_a_time:  # many may be in doubt at once; the first asks for all
+            if epoch != self._epoch or epoch is None:
+                self._known, self._epoch = {}, epoch
             ids = sorted(await self._ids(), reverse=True)
             self._known = {i: self._known[i] for i in ids if i in self._known}  # numbers are used again some day
             for start in range(0, len(ids), AT_ONCE):

@@ -15,11 +15,12 @@ from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, JobState, SeenJob
-from gateway.slurm import rest_parse, states
-from gateway.slurm.memory import Memory, left_queue
+from gateway.slurm import rest_parse, states, times
+from gateway.slurm.memory import Memory, left_queue, not_told
 from gateway.slurm.problems import (
     ACCESS_DENIED,
     ALREADY_OVER,
+    REJECTED,
     UNKNOWN_JOB,
     Problem,
     after_question,
@@ -93,16 +94,18 @@ class RestScheduler:
         stale = self._memory.stale((i for i in queue if i not in fresh), at, now)[:_REFRESHED_A_LOOK]
         await each(self._details, [*changed, *stale])
         left = [i for i in wanted if i not in queue or self._memory.get(i) is None]
-        await each(self._ask_accounting, [i for i in left if not self._known_end(i)])
+        silent = await self._ask_accounting([i for i in left if not self._known_end(i)])
         seen = {}
         for job_id in wanted:
             entry = self._memory.get(job_id)
-            if entry is not None:
+            if job_id in silent:
+                seen[job_id] = not_told(job_id, entry, silent[job_id])
+            elif entry is not None:
                 seen[job_id] = entry.job
         return seen
 
     async def find(self, name: str, user: str) -> SeenJob | None:
-        accounting = await self._accounting(user)
+        accounting, epoch = await self._accounting(user)
         answer: Mapping[str, Any] = {}
         if accounting != "none":
             try:
@@ -115,7 +118,7 @@ class RestScheduler:
         if newest is None:
             # slurmctld tells accounting of new jobs some seconds later: the newest are only in the queue
             behind = _ACCOUNTING_LAG if accounting == "complete" else FIND_WINDOW
-            newest = await self._queue.find(name, user, self._clock() - behind)
+            newest = await self._queue.find(name, user, self._clock() - behind, epoch)
         if newest is None and not answer and accounting != "none":
             raise SchedulerUnavailable(f"job {name} is not in the queue, and accounting does not answer")
         return (await self.look([newest])).get(newest) if newest is not None else None
@@ -194,7 +197,7 @@ class RestScheduler:
                 "slurm", "/jobs/state/", user=self._viewer, params=[("job_id", i) for i in ids]
             )
         except Refused as refused:
-            if ids and not refused.problem.transient:
+            if ids and refused.problem.number in REJECTED:
                 return await self._ask_states([])  # one id that slurmrestd rejects must not hide the others
             raise after_question(refused.problem, "tell the states of jobs") from refused
         return rest_parse.job_states(answer)
@@ -216,34 +219,46 @@ class RestScheduler:
         jobs = (rest_parse.queue_job(row, self._comment_field) for row in answer.get("jobs") or ())
         return next((job for job in jobs if job.job_id == job_id), None)
 
-    async def _ask_accounting(self, job_id: int) -> None:
-        try:
-            answer = await self._client.get("slurmdb", f"/job/{job_id}", user=self._viewer)
-        except Refused as refused:
-            raise after_question(refused.problem, f"tell from accounting about job {job_id}") from refused
-        rows = [rest_parse.accounting_job(row, self._comment_field) for row in answer.get("jobs") or ()]
-        rows = [row for row in rows if row.job_id == job_id]
-        if not rows:
-            self._memory.forget(job_id)
-            return
-        newest = max(rows, key=lambda row: row.submit_time or datetime.min.replace(tzinfo=UTC))
-        self._memory.put(left_queue(newest), self._monotonic(), from_accounting=True)
+    async def _ask_accounting(self, job_ids: Sequence[int]) -> dict[int, str]:
+        """Remember what accounting knows of jobs that left the queue; those it could not be asked about, and why."""
+        silent: dict[int, str] = {}
+
+        async def ask(job_id: int) -> None:
+            if silent:  # it did not answer for another: do not wait for each
+                silent[job_id] = next(iter(silent.values()))
+                return
+            try:
+                answer = await self._client.get("slurmdb", f"/job/{job_id}", user=self._viewer)
+            except Refused as refused:
+                silent[job_id] = refused.problem.words
+                return
+            rows = [rest_parse.accounting_job(row, self._comment_field) for row in answer.get("jobs") or ()]
+            lives = [row for row in rows if row.job_id == job_id]
+            if not lives:
+                self._memory.forget(job_id)
+                return
+            newest = max(lives, key=lambda row: row.submit_time or datetime.min.replace(tzinfo=UTC))
+            self._memory.put(left_queue(newest), self._monotonic(), from_accounting=True)
+
+        await each(ask, job_ids)
+        return silent
 
     def _known_end(self, job_id: int) -> bool:
         entry = self._memory.get(job_id)
         return entry is not None and entry.job.state.ended and "COMPLETING" not in entry.job.flags
 
-    async def _accounting(self, user: str) -> Literal["none", "behind", "complete"]:
-        """Whether there is accounting, and whether slurmctld's outbox to it is empty."""
+    async def _accounting(self, user: str) -> tuple[Literal["none", "behind", "complete"], int | None]:
+        """Whether there is accounting, and slurmctld's outbox to it is empty; and since when slurmctld is up."""
         try:
             answer = await self._client.get("slurm", "/diag/", user=user)
         except Refused as refused:
             raise after_question(refused.problem, "tell whether accounting is up to date") from refused
+        statistics = answer.get("statistics") or {}
+        epoch = times.number(statistics.get("req_time_start"))
         storage = ((answer.get("meta") or {}).get("plugin") or {}).get("accounting_storage")
         if storage in {"", "accounting_storage/none"}:
-            return "none"
-        waiting = (answer.get("statistics") or {}).get("dbd_agent_queue_size")
-        return "complete" if waiting == 0 else "behind"
+            return "none", epoch
+        return "complete" if statistics.get("dbd_agent_queue_size") == 0 else "behind", epoch
 
 
 def _responds(ping: Mapping[str, Any]) -> bool:

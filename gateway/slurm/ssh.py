@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncssh
 
-from gateway.errors import Forbidden, SettingsInvalid
+from gateway.errors import Forbidden
 
 LIFE: Final = 300.0
 SKEW: Final = 60.0
@@ -172,14 +172,12 @@ class SshConnections:
         try:
             authority = asyncssh.read_private_key(self._target.user_ca_key_file)
         except (OSError, asyncssh.KeyImportError) as error:
-            raise SettingsInvalid(
-                f"user_ca_key_file {self._target.user_ca_key_file}: {_words(error)}",
-                hint="It is the private key of the user CA; the gateway must be able to read it.",
+            raise Unreachable(
+                f"user_ca_key_file {self._target.user_ca_key_file} cannot be read: {_words(error)}"
             ) from error
         if not self._target.known_hosts_file.is_file():
-            raise SettingsInvalid(
-                f"known_hosts_file {self._target.known_hosts_file} does not exist",
-                hint="Host keys are always checked: collect them with ssh-keyscan and compare them.",
+            raise Unreachable(
+                f"known_hosts_file {self._target.known_hosts_file} does not exist, and host keys are always checked"
             )
         key = asyncssh.generate_private_key("ssh-ed25519")
         now = self._now()

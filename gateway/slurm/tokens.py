@@ -6,7 +6,7 @@ from typing import Final
 
 import jwt
 
-from gateway.errors import SettingsInvalid
+from gateway.errors import SchedulerUnavailable
 
 LIFE: Final = 600.0
 SKEW: Final = 60.0
@@ -46,7 +46,7 @@ class Tokens:
             try:
                 self._key = self._key_file.read_bytes()
             except OSError as error:
-                raise SettingsInvalid(
+                raise SchedulerUnavailable(
                     f"jwt_key_file {self._key_file}: {error.strerror}",
                     hint="It is the key of slurm.conf's AuthAltParameters; the gateway must be able to read it.",
                 ) from error

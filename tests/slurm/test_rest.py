@@ -12,7 +12,6 @@ import pytest
 from gateway.errors import (
     Forbidden,
     SchedulerUnavailable,
-    SettingsInvalid,
     SubmitDeferred,
     SubmitRefused,
     SubmitUnknown,
@@ -181,7 +180,7 @@ async def test_every_form_of_not_knowing_us_is_told_as_such(
 
 
 def test_a_key_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsInvalid, match=r"none\.key"):
+    with pytest.raises(SchedulerUnavailable, match=r"none\.key"):
         Tokens(tmp_path / "none.key", lambda: 0.0).token("alice")
 
 
@@ -324,18 +323,35 @@ async def test_accounting_that_is_late_ends_nothing(
     assert (await scheduler.look([8]))[8].state is JobState.FAILED
 
 
-async def test_a_failed_question_is_never_an_end(scheduler: RestScheduler, player: Any, reply: Any) -> None:
-    player.answers["GET", "/jobs/state/"] = reply(states())
-    player.answers["GET", "/job/8"] = reply(errors(7000, "Unable to connect to database"), 500)
-    with pytest.raises(SchedulerUnavailable, match="Unable to connect to database"):
+async def test_accounting_that_does_not_answer_ends_nothing_and_hides_no_live_job(
+    scheduler: RestScheduler, player: Any, reply: Any
+) -> None:
+    player.answers["GET", "/jobs/state/"] = reply(states(_5="PENDING"))
+    player.answers["GET", "/job/5"] = reply(job(5, "PENDING"))
+    for i in range(6, 30):
+        player.answers["GET", f"/job/{i}"] = reply(errors(7000, "Unable to connect to database"), 500)
+    seen = await scheduler.look(range(5, 30))
+    assert seen[5].state is JobState.PENDING
+    assert {seen[i].state for i in range(6, 30)} == {JobState.UNKNOWN}
+    assert "Unable to connect to database" in seen[29].reason
+    assert len([path for path in player.paths() if "slurmdb" in path]) <= 8  # the others do not wait for it as well
+
+
+@pytest.mark.parametrize("status", [500, 511])
+async def test_a_failed_question_is_never_an_end(
+    scheduler: RestScheduler, player: Any, reply: Any, status: int
+) -> None:
+    player.answers["GET", "/jobs/state/"] = reply(errors(-1, "Unspecified error"), status, twice=True)
+    with pytest.raises(SchedulerUnavailable, match="Unspecified error"):
         await scheduler.look([8])
+    assert len(player.paths()) == 1
 
 
 async def test_an_id_that_slurmrestd_rejects_does_not_hide_the_others(
     scheduler: RestScheduler, player: Any, reply: Any
 ) -> None:
     def answer(asked: Any) -> Any:
-        return reply(errors(2017), 500, twice=True) if asked.query else reply(states(_5="PENDING", _9="RUNNING"))
+        return reply(errors(9000), 422, twice=True) if asked.query else reply(states(_5="PENDING", _9="RUNNING"))
 
     player.answers["GET", "/jobs/state/"] = answer
     player.answers["GET", "/job/5"] = reply(job(5, "PENDING"))
@@ -362,10 +378,9 @@ async def test_a_requeued_job_is_pending(scheduler: RestScheduler, player: Any, 
 # Finding
 
 
-def diag(waiting: int, storage: str = "accounting_storage/slurmdbd") -> str:
-    return json.dumps(
-        {"statistics": {"dbd_agent_queue_size": waiting}, "meta": {"plugin": {"accounting_storage": storage}}}
-    )
+def diag(waiting: int, storage: str = "accounting_storage/slurmdbd", up_since: int = 1) -> str:
+    statistics = {"dbd_agent_queue_size": waiting, "req_time_start": {"set": True, "number": up_since}}
+    return json.dumps({"statistics": statistics, "meta": {"plugin": {"accounting_storage": storage}}})
 
 
 async def test_a_name_is_looked_for_in_accounting_when_it_is_complete(
@@ -397,6 +412,12 @@ async def test_a_job_that_accounting_has_not_heard_of_yet_is_found_in_the_queue(
     assert await scheduler.find("sluice-3-1", "alice") is None
     asked = [path for path in player.paths() if "/slurm/v0.0.44/job/" in path]
     assert asked == []  # what a job is called does not change
+    # but a slurmctld that crashed may give a lost job's number again
+    player.answers["GET", "/diag/"] = reply(diag(0, up_since=2))
+    player.answers["GET", "/job/97"] = reply(job(97, "PENDING", submit_time=now, name="sluice-200-1"))
+    found = await scheduler.find("sluice-200-1", "alice")
+    assert found is not None
+    assert found.job_id == 97
 
 
 @pytest.mark.parametrize("storage", ["accounting_storage/slurmdbd", "accounting_storage/none"])
