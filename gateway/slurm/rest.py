@@ -35,7 +35,7 @@ FIND_WINDOW: Final = timedelta(days=14)
 _ACCOUNTING_LAG: Final = timedelta(minutes=10)
 _STATES_AT_ONCE: Final = 250  # ids in one address; more than a few of these, and all states are cheaper
 _STATES_CALLS: Final = 4
-_REFRESHED_A_LOOK: Final = 100
+_REFRESHED_A_LOOK: Final = 50
 
 
 def _now() -> datetime:
