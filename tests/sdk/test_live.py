@@ -70,6 +70,7 @@ async def test_the_asyncio_client(gateway: Live) -> None:
         assert (await sluice.health()).checks["database"] == "ok"
         assert [cluster.name for cluster in await sluice.clusters.list()] == ["c"]
         assert (await sluice.clusters.get("c")).name == "c"
+        assert [image.name for image in await sluice.images.list(cluster="c")] == ["base"]
         stopped = await (await sluice.sessions.stop("a")).wait("ended", 20)
         assert stopped.phase == "stopped"
 

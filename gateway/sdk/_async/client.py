@@ -14,6 +14,7 @@ from gateway.model.api import (
     ScriptView,
     SessionView,
 )
+from gateway.model.image import Image
 from gateway.sdk import wire
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
 from gateway.sdk._async.transport import AsyncTransport
@@ -36,6 +37,7 @@ class AsyncSluice:
         self.sessions = AsyncSessions(self._transport)
         self.recipes = AsyncRecipes(self._transport)
         self.clusters = AsyncClusters(self._transport)
+        self.images = AsyncImages(self._transport)
 
     @property
     def url(self) -> str:
@@ -233,3 +235,15 @@ class AsyncClusters:
 
     async def get(self, name: str) -> ClusterView:
         return wire.read(ClusterView, await self._transport.send(wire.get(f"/clusters/{wire.quoted(name)}")))
+
+
+class AsyncImages:
+    """The container images of the recipes."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self, *, cluster: str | None = None, name: str | None = None) -> list[Image]:
+        """Every digest that the gateway knows, the newest of a name first: new sessions get that one."""
+        call = wire.get("/images", cluster=cluster, name=name)
+        return wire.read(Page[Image], await self._transport.send(call)).items

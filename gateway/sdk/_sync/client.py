@@ -15,6 +15,7 @@ from gateway.model.api import (
     ScriptView,
     SessionView,
 )
+from gateway.model.image import Image
 from gateway.sdk import wire
 from gateway.sdk._sync.session import Session, follow_events, openai_client
 from gateway.sdk._sync.transport import Transport
@@ -37,6 +38,7 @@ class Sluice:
         self.sessions = Sessions(self._transport)
         self.recipes = Recipes(self._transport)
         self.clusters = Clusters(self._transport)
+        self.images = Images(self._transport)
 
     @property
     def url(self) -> str:
@@ -228,3 +230,15 @@ class Clusters:
 
     def get(self, name: str) -> ClusterView:
         return wire.read(ClusterView, self._transport.send(wire.get(f"/clusters/{wire.quoted(name)}")))
+
+
+class Images:
+    """The container images of the recipes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, cluster: str | None = None, name: str | None = None) -> list[Image]:
+        """Every digest that the gateway knows, the newest of a name first: new sessions get that one."""
+        call = wire.get("/images", cluster=cluster, name=name)
+        return wire.read(Page[Image], self._transport.send(call)).items

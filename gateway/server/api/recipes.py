@@ -6,7 +6,15 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from gateway.core import sessions
-from gateway.model.api import Page, RecipeProblem, RecipeView, ScriptView, SessionRequest, View
+from gateway.model.api import (
+    RecipeDetail,
+    RecipePage,
+    RecipeProblem,
+    RecipeView,
+    ScriptView,
+    SessionRequest,
+    View,
+)
 from gateway.model.recipe import Recipe, json_schema, parameters_schema
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
@@ -15,19 +23,6 @@ from gateway.web.openapi import problems
 router = APIRouter(prefix="/recipes", tags=["recipes"])
 
 Version = Query(None, description="Version of the recipe; unset: the newest.", examples=["1.0"])
-
-
-class RecipePage(Page[RecipeView]):
-    """The catalogue, and the files in it that could not be read."""
-
-    problems: list[RecipeProblem] = Field(default_factory=list)
-
-
-class RecipeDetail(RecipeView):
-    """A recipe with everything in it."""
-
-    versions: list[str] = Field(description="All versions, newest first.")
-    recipe: dict[str, Any] = Field(description="The recipe as its file says it.")
 
 
 class RenderRequest(View):
