@@ -61,6 +61,7 @@ class OpenAi:
         elif path in CALLS:
             await self._call(scope, receive, send)
         elif listing:
+            await self._routes.again()
             response = self._models(scope["state"]["caller"], path.removeprefix("/v1/models").removeprefix("/"))
             scope["state"]["route"] = "/v1/models"
             await response(scope, receive, send)

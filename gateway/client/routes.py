@@ -103,9 +103,9 @@ class Routes:
 
     async def serving(self, caller: Principal, model: str) -> Sequence[Route]:
         """The caller's model servers by session id, else session name, else model; the least busy first."""
-        return self._serving(caller, model) or (await self._again() and self._serving(caller, model)) or []
+        return self._serving(caller, model) or (await self.again() and self._serving(caller, model)) or []
 
-    async def _again(self) -> bool:
+    async def again(self) -> bool:
         """Look once more before saying no: the caller may have heard of a session before we did."""
         try:
             return await self.refresh(whole=False)
@@ -125,7 +125,7 @@ class Routes:
 
     async def session(self, caller: Principal, ref: str) -> Route:
         """A ready session by id or name. NotReady if it has no endpoint now; SessionNotFound."""
-        route = self._session(caller, ref) or (await self._again() and self._session(caller, ref))
+        route = self._session(caller, ref) or (await self.again() and self._session(caller, ref))
         if not route:
             raise _not_ready(await self._gateway.db.read(store.get, caller, ref))
         return route

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from gateway.core.context import Gateway
 from gateway.core.reconcile import Reconciler
 from gateway.identity.local import LocalIdentity
-from gateway.server.api import clusters, events, health, logs, recipes, sessions
+from gateway.server.api import clusters, events, health, images, logs, recipes, sessions
 from gateway.web import context, docs
 from gateway.web.app import Part, Web, api, background
 from gateway.web.openapi import Api
@@ -34,7 +34,7 @@ def rest(gateway: Gateway) -> Api:
     """The FastAPI app of /api/v1."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
     context.hold(app, gateway)
-    for module in (recipes, sessions, logs, events, clusters, health):
+    for module in (recipes, sessions, logs, events, images, clusters, health):
         app.include_router(module.router, prefix=PREFIX)
     docs.install(app, PREFIX)
     return app

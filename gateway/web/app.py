@@ -193,13 +193,16 @@ class Web:
                 log.info("websocket ended", path=scope["path"], **scope["state"].get("log", {}))
             except SluiceError as error:
                 log.info("websocket refused", path=scope["path"], code=error.code)
-                response = exchange.part.render(error, exchange.where())
                 if not connected:
                     await receive()
+                response = exchange.part.render(error, exchange.where())
                 headers = [*response.raw_headers, *_challenge(exchange, error)]
                 start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": headers}
                 await send(start)
                 await send({"type": "websocket.http.response.body", "body": response.body})
+            except Exception:
+                log.exception("websocket failed", path=scope["path"])
+                raise
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Liveness asks nobody; readiness asks every part."""

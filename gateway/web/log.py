@@ -6,7 +6,9 @@ from typing import Any
 
 import structlog
 
-_QUIET = ("asyncssh", "httpx", "httpcore", "uvicorn.access", "websockets", "alembic")
+#: An answer that is cut off on purpose, or a WebSocket that is refused: the frame's own lines say why.
+_TOLD_BY_US = ("ASGI callable returned without completing",)
+_QUIET = ("asyncssh", "httpx", "httpcore", "uvicorn.access", "uvicorn.error", "websockets", "alembic")
 
 
 def configure(form: str = "json", level: str = "info") -> None:
@@ -45,6 +47,7 @@ def configure(form: str = "json", level: str = "info") -> None:
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith(_TOLD_BY_US))
 
 
 def _drop_colours(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

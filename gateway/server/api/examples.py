@@ -120,3 +120,12 @@ HEALTH: dict[str, Any] = {
     "version": "0.1.0",
     "checks": {"database": "ok", "cluster local": "asked 0.8 s ago"},
 }
+
+IMAGE: dict[str, Any] = {
+    "cluster": "local",
+    "name": "llama-cpp",
+    "sha256": "6d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e",
+    "path": "/home/alice/.sluice/images/llama-cpp-6d3c4b5a6978.sif",
+    "size": 104857600,
+    "built_at": "2026-01-05T09:00:00Z",
+}

@@ -1,0 +1,54 @@
+"""A running client service over a gateway with its loop, and nodes that serve sessions."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.client.app import app
+from gateway.model.announcement import Endpoint
+from gateway.model.session import Session
+from gateway.web.serving import running
+from tests.services import Handler, Site, a_node, a_site, reconciling
+
+
+@dataclass
+class Plane:
+    """The data plane of a test."""
+
+    site: Site
+    url: str
+    http: httpx.AsyncClient
+    folder: Path
+    nodes: dict[Endpoint, AsyncExitStack] = field(default_factory=dict)
+
+    async def node(self, service: Handler) -> Endpoint:
+        stack = AsyncExitStack()
+        endpoint = await stack.enter_async_context(a_node(self.folder, self.site.pki.ca_pem, service))
+        self.nodes[endpoint] = stack
+        return endpoint
+
+    async def drop(self, endpoint: Endpoint) -> None:
+        """The node is gone, without anybody being told."""
+        await self.nodes.pop(endpoint).aclose()
+
+    async def serve(self, service: Handler, recipe: str = "chat", **values: Any) -> Session:
+        """A ready session whose service is this."""
+        return await self.site.ready(await self.node(service), recipe, **values)
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(a_site(tmp_path))
+        await stack.enter_async_context(reconciling(site))
+        url = await stack.enter_async_context(running(app(site.gateway), grace=2))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
+        made = Plane(site, url, http, tmp_path)
+        yield made
+        for endpoint in list(made.nodes):
+            await made.drop(endpoint)

@@ -1,0 +1,26 @@
+"""A running server over a gateway on real parts before the in-memory Slurm."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.server.app import app
+from gateway.web.serving import running
+from tests.services import Site, a_site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with a_site(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def api(site: Site) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        running(app(site.gateway)) as url,
+        httpx.AsyncClient(base_url=f"{url}/api/v1", headers=site.auth, timeout=20) as client,
+    ):
+        yield client
