@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -26,6 +27,9 @@ _NEVER_PASSED = frozenset(("SLURM_JWT",))  # a Slurm token is for the agent's sc
 _STRIPPED_PREFIXES = ("APPTAINER", "SINGULARITY")
 _KEPT = frozenset(("APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR", "APPTAINER_TMPDIR"))
 
+#: Apptainer writes variables into a shell script of its own, and there loses carriage returns and breaks at some
+#: characters beyond ASCII (U+0080 ends its quotes), so these go another way.
+_PLAIN = re.compile(r"[\t\n -~]*")
 _ENV_FILE = "env.sh"
 _SCRIPT = "script"
 #: Runs the script that is $1 by the best shell of the image.
@@ -35,17 +39,17 @@ _BY_SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash "$1"; fi; exec /bin/sh "$1
 def command(spec: Spec, places: Places, payload: Sequence[str]) -> List[str]:
     """The argument list that runs `payload` in the spec's image."""
     box = spec["container"]
-    argv = ["apptainer", "--quiet", "exec", "--contain", "--cleanenv", "--no-eval", "--pwd", WORK]
-    if not spec["launcher"]:
-        # Everything in the container ends with its first process. Not for several tasks on one node: they may
-        # reach into each other's memory by process id.
-        argv.append("--pid")
+    argv = ["apptainer", "--quiet", "exec", "--cleanenv", "--no-eval", "--pwd", WORK]
+    if spec["launcher"]:
+        # Tasks of one node share the node's /dev/shm and see each other's processes: that is how they exchange data.
+        argv += ["--no-mount", "tmp,cwd"]
+    else:
+        # With a process namespace of its own, everything in the container ends with its first process.
+        argv += ["--contain", "--pid"]
     argv += _GPU[box["gpu"]]
     argv += ["--home", f"{places.home}:{HOME}"]
     argv += _mount(places.work, WORK) + _mount(places.shared, RUN)
     argv += _mount(places.tmp, "/tmp") + _mount(places.var_tmp, "/var/tmp")  # noqa: S108
-    if spec["launcher"]:
-        argv += _mount("/dev/shm", "/dev/shm")  # noqa: S108  # shared by the tasks of a node
     for bind in box["binds"]:
         argv += _mount(os.path.join(home(), bind["source"]), bind["target"], read_only=bind["read_only"])
     return [*argv, box["image"], *payload]
@@ -54,8 +58,8 @@ def command(spec: Spec, places: Places, payload: Sequence[str]) -> List[str]:
 def payload(spec: Spec, places: Places, values: Mapping[str, str]) -> List[str]:
     """What runs in the container. Writes the files that it needs into the runtime directory.
 
-    `values` are the variables that the recipe and its secrets give. Apptainer changes a carriage return in a
-    variable, so those that have one travel in a file that a shell in the container reads.
+    `values` are the variables that the recipe and its secrets give. Those that are more than plain text travel in a
+    file that a shell in the container reads.
     """
     box = spec["container"]
     if box["script"] is None:
@@ -63,7 +67,7 @@ def payload(spec: Spec, places: Places, values: Mapping[str, str]) -> List[str]:
     else:
         _write(os.path.join(places.shared, _SCRIPT), box["script"], 0o700)
         argv = [*_interpreter(box["script"]), f"{RUN}/{_SCRIPT}"]
-    special = {name: value for name, value in values.items() if "\r" in value}
+    special = {name: value for name, value in values.items() if not _PLAIN.fullmatch(value)}
     if special:
         lines = [f"export {name}={_quote(value)}\n" for name, value in sorted(special.items())]
         _write(os.path.join(places.shared, _ENV_FILE), "".join(lines) + 'exec "$@"\n', 0o600)
@@ -79,7 +83,7 @@ def environment(outer: Mapping[str, str], values: Mapping[str, str], own: Mappin
     """
     kept = {name: value for name, value in outer.items() if name in _KEPT or not name.startswith(_STRIPPED_PREFIXES)}
     inner = {name: value for name, value in outer.items() if passed(name)}
-    inner.update({name: value for name, value in values.items() if "\r" not in value})
+    inner.update({name: value for name, value in values.items() if _PLAIN.fullmatch(value)})
     inner.update(own)
     kept.update({f"APPTAINERENV_{name}": value for name, value in inner.items()})
     return kept

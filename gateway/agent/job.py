@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .dial import Target
     from .edge import Edge
     from .journal import Journal
+    from .watchdog import Watchdog
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGWINCH", "SIGALRM", "SIGURG")
@@ -37,17 +38,19 @@ End = Tuple[str, int]  # the reason and the exit code
 class Job:
     """One run of one spec. `run` gives the exit code."""
 
-    def __init__(self, spec: Mapping[str, Any], places: Places, journal: Journal) -> None:
+    def __init__(self, spec: Mapping[str, Any], places: Places, journal: Journal, watchdog: Watchdog) -> None:
         self._spec = spec
         self._places = places
         self._say = journal.say
-        self._payload = Payload()
+        self._watchdog = watchdog
+        self._payload = Payload([watchdog.pid])
         self._credentials = Credentials(spec["secrets"])
         self._deadline = Deadline(os.environ, self._payload.tool)
         self._announcer = Announcer(
             self._payload.tool, self._say, os.environ.get("SLURM_JOB_ID", ""), spec["comment_field"]
         )
         self._relay: Optional[Relay] = None
+        self._launch: Optional[Launch] = None
         self._fingerprint = ""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -75,6 +78,7 @@ class Job:
             await self._clean_up(reason, code)
         finally:
             self._places.remove_runtime()
+        self._watchdog.dismiss()
         return code
 
     async def _work(self) -> End:
@@ -146,8 +150,7 @@ class Job:
         launch = self._start({})
         try:
             self._phase = "running"
-            index = await first(self._payload.wait(), self._stop.wait())
-            if index == 0 and not await self._stop_follows():
+            if not await self._until_stop():
                 code = errors.exit_code(self._payload.returncode or 0)
                 self._say(f"the program ended with exit code {code}")
                 return "finished", code
@@ -171,7 +174,8 @@ class Job:
                 self._phase = "ready"
                 self._say(f"ready after {time.monotonic() - self._started:.1f} s")
                 self._announcer.announce(f"sluice/1 ready {where}")
-                await self._serve()
+                if not await self._until_stop():
+                    raise self._service_ended("service_exited", "by itself")
             await self._drain(relay)
             if self._payload.running:
                 await self._end_payload(launch)
@@ -184,9 +188,9 @@ class Job:
         launch = Launch(spec, self._places, {**spec["container"]["env"], **self._credentials.hand_over()}, own)
         output = os.open(self._places.service_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            argv, environment = launch.prepare()
             self._say(f"starting {spec['container']['image']}")
-            self._payload.start(argv, environment, self._places.work, output)
+            self._watchdog.tell(launch.start(self._payload, output))
+            self._launch = launch
         except OSError as error:
             launch.forget()
             raise errors.JobEnds("start_failed", errors.START_FAILED, f"cannot start: {error}") from None
@@ -227,8 +231,8 @@ class Job:
                 self._say(f"not ready yet: {answer}")
             await asyncio.sleep(service["probe_interval"])
 
-    async def _serve(self) -> None:
-        """Until a stop is asked for. JobEnds if the service ends by itself."""
+    async def _until_stop(self) -> bool:
+        """Until a stop is asked for, or the time limit is near; False if the program ends by itself."""
         before = self._spec["stop"]["before_limit"]
         if self._deadline.end is None:
             await self._deadline.ask()
@@ -236,14 +240,14 @@ class Job:
             left = self._deadline.wait(before)
             index = await first(self._payload.wait(), self._stop.wait(), within=left)
             if index == 0 and not await self._stop_follows():
-                raise self._service_ended("service_exited", "by itself")
+                return False
             if index is not None:
-                return
+                return True
             await self._deadline.ask()
             left = self._deadline.wait(before)
             if left is None or left <= 0:
                 self._ask_stop("time_limit", "the time limit is near")
-                return
+                return True
 
     # The end.
 
@@ -262,7 +266,7 @@ class Job:
         """SIGTERM, SIGTERM again (some ignore one while they start), then no more mercy."""
         left = max(0.0, self._stop_time + self._kill_by() - time.monotonic())
         for part in (0.4, 0.6):
-            await launch.terminate(self._payload)
+            launch.signal(self._payload, signal.SIGTERM)
             if await first(self._payload.wait(), within=left * part) is not None:
                 return
         self._say("the program does not end on SIGTERM: it is killed")
@@ -270,6 +274,10 @@ class Job:
     def _kill_by(self) -> float:
         """Seconds after the request to stop when SIGKILL is due: early enough to say so to Slurm."""
         after = float(self._spec["stop"]["kill_after"])
+        if self._stop_reason == "time_limit" and self._deadline.end is not None:
+            # A program that saves its state has all the time that is left.
+            stop_ago = time.monotonic() - self._stop_time
+            after = max(after, self._deadline.end - time.time() + stop_ago)
         return after - min(5.0, after / 4)
 
     async def _clean_up(self, reason: str, code: int) -> None:
@@ -297,9 +305,9 @@ class Job:
         )
 
     def _stopped_code(self, payload: int) -> int:
-        if self._spec["kind"] == "batch":
-            return payload
-        return errors.TIME_LIMIT if self._stop_reason == "time_limit" else 0
+        if self._stop_reason == "time_limit":
+            return payload or errors.TIME_LIMIT
+        return payload if self._spec["kind"] == "batch" else 0
 
     async def _stop_follows(self) -> bool:
         """The program ended: was it told to? Slurm signals it and us together, and it may be the faster one."""
@@ -313,7 +321,11 @@ class Job:
             loop.add_signal_handler(number, self._on_stop_signal, number)
         for name in _FORWARDED:
             number = getattr(signal, name)
-            loop.add_signal_handler(number, self._payload.signal, number)
+            loop.add_signal_handler(number, self._forward, number)
+
+    def _forward(self, number: int) -> None:
+        if self._launch is not None:
+            self._launch.signal(self._payload, number)
 
     def _on_stop_signal(self, number: int) -> None:
         reason = "time_limit" if self._deadline.reached else "stopped"

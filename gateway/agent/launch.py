@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
+import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
 from . import container, limits
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from .processes import Payload
 
 Spec = Mapping[str, Any]
+
+#: The variable that marks every process of a job on its first node: its runtime directory there.
+RUNTIME = "SLUICE_RUNTIME"
+#: The first line on the tasks' standard input. Signal numbers follow, one a line; the end of it is the agent's end.
+HELLO = b"hello\n"
 
 
 class Launch:
@@ -31,14 +36,21 @@ class Launch:
             "SLUICE_SESSION": str(spec["session"]),
             "SLUICE_ATTEMPT": str(spec["attempt"]),
             "SLUICE_HEAD_NODE": node_name(),
+            RUNTIME: places.runtime,
             **own,
         }
         self._task_file = os.path.join(places.session, f"task-{spec['attempt']}.json")
+        self._orders: Optional[int] = None
         self._program = os.path.join(places.session, f"agent-{spec['attempt']}.pyz")
 
-    def prepare(self) -> Tuple[List[str], Dict[str, str]]:
+    @property
+    def launched(self) -> bool:
+        """Whether a launcher starts tasks, in place of one container here."""
+        return bool(self._spec["launcher"])
+
+    def _prepare(self) -> Tuple[List[str], Dict[str, str]]:
         """The argument list and the environment to start with."""
-        if not self._spec["launcher"]:
+        if not self.launched:
             return task_command(self._spec, self._places, self._values, self._own)
         self._own = {**self._own, "SLUICE_HEAD_PORT": str(limits.free_port(""))}
         # Through a file of the user's, not through the launcher: srun would carry the secrets over Slurm's wires.
@@ -54,7 +66,7 @@ class Launch:
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(task, file)
         shutil.copyfile(os.path.abspath(sys.argv[0]), self._program)
-        argv = [*self._spec["launcher"], sys.executable, "-I", self._program, "task", self._task_file]
+        argv = [*self._spec["launcher"], sys.executable, "-I", "-X", "utf8", self._program, "task", self._task_file]
         return argv, dict(os.environ)
 
     def forget(self) -> None:
@@ -63,15 +75,33 @@ class Launch:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    async def terminate(self, payload: Payload) -> None:
-        """Ask the program to end."""
-        job_id = os.environ.get("SLURM_JOB_ID", "")
-        if self._spec["launcher"] and job_id:
-            # srun answers SIGTERM by killing its tasks; this reaches the tasks and not the agent.
-            code, _output = await payload.tool(["scancel", "--signal=TERM", job_id], 10)
-            if code == 0:
-                return
-        payload.signal(signal.SIGTERM)
+    def start(self, payload: Payload, output: int) -> int:
+        """Start it, both outputs to the descriptor `output`; its process session. OSError if it cannot be started."""
+        argv, environment = self._prepare()
+        if not self.launched:
+            return payload.start(argv, environment, self._places.work, output, subprocess.DEVNULL)
+        reader, self._orders = os.pipe()
+        try:
+            self._order(HELLO)
+            return payload.start(argv, environment, self._places.work, output, reader)
+        finally:
+            os.close(reader)
+
+    def signal(self, payload: Payload, number: int) -> None:
+        """Signal the program. Tasks are told over their standard input.
+
+        Slurm signals every process of a step, also those that serve the image's files (squashfuse), and srun answers
+        SIGTERM by killing its tasks: either would take the ground from under a program that is to end in order.
+        """
+        if self._orders is None or os.path.basename(self._spec["launcher"][0]) != "srun":
+            payload.signal(number)
+        else:
+            self._order(b"%d\n" % number)
+
+    def _order(self, line: bytes) -> None:
+        if self._orders is not None:
+            with contextlib.suppress(OSError):  # srun is gone, and the tasks with it
+                os.write(self._orders, line)
 
 
 def task_command(

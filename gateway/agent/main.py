@@ -12,8 +12,10 @@ from . import errors, task
 from .announce import update_command
 from .job import Job
 from .journal import Journal
+from .launch import RUNTIME
 from .places import Places, make_runtime, remove_tree, session_directory
 from .spec import load
+from .watchdog import Watchdog
 
 
 def main(arguments: List[str]) -> int:
@@ -37,11 +39,12 @@ def main(arguments: List[str]) -> int:
         if runtime:
             remove_tree(runtime)
         return _cannot_prepare(spec, error)
-    return asyncio.run(_run(spec, places, Journal(log)))
+    watchdog = Watchdog(f"{RUNTIME}={runtime}", runtime)
+    return asyncio.run(_run(spec, places, Journal(log), watchdog))
 
 
-async def _run(spec: Dict[str, Any], places: Places, journal: Journal) -> int:
-    code = await Job(spec, places, journal).run()
+async def _run(spec: Dict[str, Any], places: Places, journal: Journal, watchdog: Watchdog) -> int:
+    code = await Job(spec, places, journal, watchdog).run()
     # Everything is done and told. A thread that still waits for an answer of the program cannot hold the job.
     os._exit(code)
 

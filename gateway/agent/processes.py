@@ -38,6 +38,12 @@ def descendants(root: int) -> List[int]:
     return found
 
 
+def session_of(pid: int) -> int:
+    """The process session of a living process of ours; 0 if it is gone or dead."""
+    fields = _stat(pid)
+    return int(fields[3]) if fields and fields[0] not in "ZX" else 0
+
+
 def kill_all(pids: Sequence[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):  # it ended, or changed its user
@@ -60,26 +66,30 @@ def usage(pids: Sequence[int]) -> Dict[str, float]:
 class Payload:
     """One program, its descendants, and its end. Make it in a running event loop, in the main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, spared: Sequence[int] = ()) -> None:
+        """`spared`: processes below us that are not the payload's."""
         self._loop = asyncio.get_running_loop()
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._ended: asyncio.Event = asyncio.Event()
         self._starting = 0
-        self._tools: Set[int] = set()
+        self._spared: Set[int] = set(spared)
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
-    def start(self, argv: Sequence[str], environment: Mapping[str, str], directory: str, output: int) -> None:
-        """Start it with both outputs to the descriptor `output`. OSError if it cannot be started."""
+    def start(
+        self, argv: Sequence[str], environment: Mapping[str, str], directory: str, output: int, stdin: int
+    ) -> int:
+        """Start it with both outputs to the descriptor `output`; its session. OSError if it cannot be started."""
         self._process = subprocess.Popen(
             list(argv),
             env=dict(environment),
             cwd=directory,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
         self._reap()
+        return self._process.pid
 
     @property
     def pid(self) -> Optional[int]:
@@ -105,7 +115,7 @@ class Payload:
 
     def alive(self) -> List[int]:
         """Every process of the job but the agent and its own helpers."""
-        return [pid for pid in descendants(os.getpid()) if pid not in self._tools]
+        return [pid for pid in descendants(os.getpid()) if pid not in self._spared]
 
     async def end_rest(self, patience: float) -> int:
         """End whatever is left: SIGTERM, after `patience` seconds SIGKILL; how many had to be killed."""
@@ -136,7 +146,7 @@ class Payload:
                 stderr=asyncio.subprocess.STDOUT,
             )
             pid = process.pid
-            self._tools.add(pid)
+            self._spared.add(pid)
             return await _finish(process, within)
         except FileNotFoundError:
             return 127, f"{argv[0]} is not on the PATH of this node"
@@ -144,7 +154,7 @@ class Payload:
             return 126, str(error)
         finally:
             self._starting -= 1
-            self._tools.discard(pid)
+            self._spared.discard(pid)
             self._reap()
 
     def _reap(self) -> None:

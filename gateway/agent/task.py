@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, Optional
 
 from . import container, errors
-from .launch import node_name, task_command
+from .launch import HELLO, node_name, task_command
 from .places import Places, make_runtime, session_directory
 from .processes import adopt_orphans, descendants, kill_all
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGALRM")
+_PATIENCE = 5.0
 
 
 def run(path: str) -> int:
@@ -52,7 +54,8 @@ def _supervise(argv: "list[str]", environment: "dict[str, str]", directory: str)
 
     for name in _FORWARDED:
         signal.signal(getattr(signal, name), forward)
-    process = subprocess.Popen(argv, env=environment, cwd=directory, start_new_session=True)
+    process = subprocess.Popen(argv, env=environment, cwd=directory, stdin=subprocess.DEVNULL, start_new_session=True)
+    threading.Thread(target=_obey, args=(process,), daemon=True).start()
     for number in early:
         process.send_signal(number)
     code = errors.exit_code(process.wait())
@@ -62,3 +65,17 @@ def _supervise(argv: "list[str]", environment: "dict[str, str]", directory: str)
         time.sleep(0.05)
     kill_all(descendants(os.getpid()), signal.SIGKILL)
     return code
+
+
+def _obey(process: "subprocess.Popen[bytes]") -> None:
+    """Pass on the signals that the agent orders on our standard input. Its end is the agent's: then nothing goes on."""
+    orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  # sys.stdin has a lock that holds up our exit
+    if orders.readline() != HELLO:
+        return  # a launcher that does not pass the input on: it is signalled itself
+    for line in orders:
+        if process.poll() is None:
+            process.send_signal(int(line))
+    if process.poll() is None:
+        process.terminate()
+        time.sleep(_PATIENCE)
+        process.kill()

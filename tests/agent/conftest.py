@@ -263,6 +263,11 @@ class RunningAgent:
         return found
 
 
+@pytest.fixture(scope="session")
+def authority_type() -> type[Authority]:
+    return Authority
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "pki")
