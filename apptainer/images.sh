@@ -113,9 +113,9 @@ build() {
     fi
     if grep -q /.sluice-build/enter image.def; then set -- "$@" --bind /:/mnt:ro; fi
     [ "$(id -u)" = 0 ] || set -- "$@" --fakeroot
-    case $compression in
-        zstd) set -- "$@" --mksquashfs-args "-comp zstd -Xcompression-level 3" ;;
-    esac
+    if [ "$compression" = zstd ] && apptainer build --help | grep -q -e --mksquashfs-args; then
+        set -- "$@" --mksquashfs-args "-comp zstd -Xcompression-level 3"      # half the time, and quicker to read
+    fi
     echo "@stage building $name"
     apptainer build --force "$@" "$part" image.def < /dev/null
     echo "@stage hashing $name"

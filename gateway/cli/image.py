@@ -1,7 +1,6 @@
 """`sluice image`: build, list, import and add the images of a cluster. Works without a gateway, by the settings."""
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.output import age, emit, fields, interactive, json_option, local, note, table
-from gateway.errors import ImageMissing, Invalid
+from gateway.cli.output import age, console, emit, fields, interactive, json_option, local, note, span, table
+from gateway.errors import Invalid
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from gateway.core.context import Cluster
     from gateway.model.image import Image
     from gateway.model.plan import PinnedImage
@@ -27,30 +28,36 @@ _cluster = click.option("--cluster", "cluster_name", metavar="NAME", help="Which
 
 
 class BuildProgress:
-    """The last line of a build: rewritten on a terminal, now and then elsewhere; warnings of silence none."""
+    """The last line of a build and the time it took so far: rewritten on a terminal, now and then a line elsewhere."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._shown = 0.0
-        self._rewrite = interactive(err=True)
+        self._line = ""
 
     def __call__(self, line: str) -> None:
+        self._line = " ".join(line.split())
         now = time.monotonic()
-        text = f"[{now - self._began:5.1f} s] {line.expandtabs()}"
-        if self._rewrite:
-            import shutil
-
-            sys.stderr.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-            sys.stderr.flush()
-        elif now - self._shown > _QUIET_SECONDS:
-            note(text)
+        if not interactive(err=True) and now - self._shown > _QUIET_SECONDS:
+            note(f"[{now - self._began:5.1f} s] {self._line}")
             self._shown = now
 
-    def done(self) -> None:
-        """Take the line away: what came of it is said by others."""
-        if self._rewrite:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """While this is open, the line is on the screen and its time goes on."""
+        if not interactive(err=True):
+            yield
+            return
+        from rich.live import Live
+
+        with Live(get_renderable=self._render, console=console(err=True), transient=True, refresh_per_second=4):
+            yield
+
+    def _render(self) -> "RenderableType":
+        from rich.text import Text
+
+        took = span(time.monotonic() - self._began)
+        return Text(f"{took.rjust(7)}  {self._line}", no_wrap=True, overflow="ellipsis")
 
 
 @click.group()
@@ -93,13 +100,10 @@ def build(
     async def work() -> "Image":
         from gateway.core import images
 
-        async with _opened(_settings(), cluster_name) as (db, cluster):
-            try:
-                return await images.build(
-                    db, cluster, name, arguments=given, compression=compression, force=force, progress=progress
-                )
-            finally:
-                progress.done()
+        async with _opened(_settings(), cluster_name) as (db, cluster), progress.shown():
+            return await images.build(
+                db, cluster, name, arguments=given, compression=compression, force=force, progress=progress
+            )
 
     built = asyncio.run(work())
     if as_json:
@@ -157,11 +161,10 @@ def show(*, name: str, cluster_name: str | None, as_json: bool) -> None:
 
         async with _opened(_settings(), cluster_name) as (db, cluster):
             await images.adopt(db, cluster)
+            await images.find(db, cluster, name)  # says it better than an empty list
             return await images.every(db, cluster.name, name)
 
     found = asyncio.run(work())
-    if not found:
-        raise ImageMissing(f"there is no image {name!r} on the cluster", hint=f"sluice image build {name}")
     if as_json:
         emit({**found[0].model_dump(mode="json"), "older": [each.model_dump(mode="json") for each in found[1:]]})
         return

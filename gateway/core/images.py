@@ -48,15 +48,19 @@ async def resolve(gateway: Gateway, cluster_name: str, name: str) -> PinnedImage
     A name is looked up in the database, then among the images in the cluster's folder. An absolute path is a SIF of
     the site's own: it is hashed when it is first used, and again when its size or time of modification changed.
     """
-    cluster = gateway.cluster(cluster_name)
+    return (await find(gateway.db, gateway.cluster(cluster_name), name)).pinned
+
+
+async def find(db: Database, cluster: Cluster, name: str) -> Image:
+    """What `resolve` pins."""
     if name.startswith("/"):
-        return (await _by_path(gateway.db, cluster, name)).pinned
-    if known := await gateway.db.read(lambda connection: store.newest(connection, cluster.name, name)):
-        return known.pinned
+        return await _by_path(db, cluster, name)
+    if known := await db.read(lambda connection: store.newest(connection, cluster.name, name)):
+        return known
     if cluster.build_shell is not None:
-        await adopt(gateway.db, cluster)
-        if known := await gateway.db.read(lambda connection: store.newest(connection, cluster.name, name)):
-            return known.pinned
+        await adopt(db, cluster)
+        if known := await db.read(lambda connection: store.newest(connection, cluster.name, name)):
+            return known
     raise _missing(cluster.name, name)
 
 
