@@ -1,0 +1,59 @@
+"""Puts a gateway together from its settings: database, clusters, catalogue, agents. Used by whatever runs one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from gateway.core.context import Cluster, Gateway
+from gateway.core.recipes import Catalogue
+from gateway.data import folder
+from gateway.errors import SettingsInvalid
+from gateway.identity.pki import Pki
+from gateway.network.agents import AgentChannel, AgentPath
+from gateway.settings import Settings
+from gateway.slurm.connect import connect
+from gateway.store.database import Database
+
+
+@asynccontextmanager
+async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
+    """A gateway while the block runs. SettingsInvalid says what is missing; nothing of Slurm is contacted yet."""
+    if not settings.clusters:
+        raise SettingsInvalid(
+            "no cluster is configured, and there is no sbatch here",
+            hint="`sluice cluster up` makes one on this machine, `sluice cluster env` prints what sluice.toml needs.",
+        )
+    for name, cluster in settings.clusters.items():
+        if cluster.user == "root":
+            raise SettingsInvalid(
+                f"clusters.{name}: jobs would run as root",
+                hint=f"Name the Unix user of the jobs: clusters.{name}.unix_user.",
+            )
+    pki = Pki(settings.state_dir)
+    database = Database(settings.database)
+    await asyncio.to_thread(database.open)
+    gateway = Gateway(
+        settings=settings,
+        db=database,
+        clusters={name: _cluster(settings, name) for name in settings.clusters},
+        catalogue=Catalogue([folder("recipes"), *settings.recipes.folders]),
+        agents=AgentChannel(AgentPath(lambda: pki.client().file)),
+        client_ca=pki.ca_pem,
+        clock=lambda: datetime.now(UTC),
+    )
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+def _cluster(settings: Settings, name: str) -> Cluster:
+    backend = connect(settings.clusters[name], name=name)
+    return Cluster(
+        name=name,
+        settings=settings.clusters[name],
+        scheduler=backend.scheduler,
+        files=backend.files,
+        build_shell=backend.build_shell,
+    )

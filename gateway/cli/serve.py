@@ -1,0 +1,22 @@
+"""`sluice serve`: the services of the gateway, all in one process or each on its own port."""
+
+import click
+
+SERVICES = ("all", "server", "client", "monitoring", "logs")
+
+
+@click.command()
+@click.argument("service", type=click.Choice(SERVICES), default="all")
+@click.option("--host", help="Address to listen on; unset: serve.host of the settings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; unset: the service's own.")
+def serve(service: str, host: str | None, port: int | None) -> None:
+    """Run SERVICE: all (8000), server (8001), client (8002), monitoring (8003) or logs (8004).
+
+    SIGTERM ends it well: no new requests, streams told, acts under way finished and recorded.
+    """
+    import uvloop
+
+    from gateway.cli.services import run
+    from gateway.settings import load
+
+    uvloop.run(run(load(), service, host=host, port=port))
