@@ -66,8 +66,6 @@ class CliScheduler:
             if error.details.get("started", True):
                 raise SubmitUnknown(f"the answer of sbatch was lost: {error.message}") from error
             raise SchedulerUnavailable(f"sbatch was not run: {error.message}", hint=error.hint) from error
-        except Forbidden as error:
-            raise SchedulerUnavailable(error.message, hint=error.hint) from error
         if done.returncode == _NOT_FOUND:
             _missing(command)
         if done.returncode != 0:

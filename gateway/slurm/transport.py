@@ -133,6 +133,8 @@ class SshShell:
             ) from error
         except Unreachable as error:
             raise Unavailable(f"{argv[0]} cannot be run: {error}", started=started) from error
+        except Forbidden as error:
+            raise Unavailable(error.message, hint=error.hint, started=False) from error
         except (asyncssh.Error, OSError) as error:
             raise Unavailable(f"{argv[0]} on {self._connections}: {error}", started=started) from error
 

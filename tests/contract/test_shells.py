@@ -11,7 +11,8 @@ import pytest
 
 from gateway.core.ports import Shell
 from gateway.errors import Forbidden, Invalid, Unavailable
-from gateway.slurm.transport import LocalShell
+from gateway.slurm.ssh import SshConnections, SshTarget
+from gateway.slurm.transport import LocalShell, SshShell
 
 
 @pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.cluster)])
@@ -113,3 +114,31 @@ async def test_many_commands_share_one_connection(slurm_cluster: Any, connected:
     await backend.files.remove("alice", ".sluice-shared")
     await backend.close()
     await backend.close()
+
+
+@pytest.mark.cluster
+async def test_an_idle_connection_is_closed_and_opened_again_when_needed(slurm_cluster: Any, until: Any) -> None:
+    target = SshTarget(slurm_cluster.addresses["login"], 22, slurm_cluster.known_hosts, slurm_cluster.user_ca_key)
+    connections = SshConnections(target, time.time, idle=0.2)
+    shell = SshShell(connections)
+    asked = ["sh", "-c", 'echo "$SSH_CONNECTION"']
+    first = await shell.run(asked, user="alice")
+    link = connections._links["alice"]
+
+    async def closed() -> bool:
+        return link.connection.is_closed()
+
+    await until(closed, lambda yes: yes)
+    assert (await shell.run(asked, user="alice")).stdout != first.stdout
+    await shell.close()
+
+
+@pytest.mark.cluster
+async def test_a_certificate_is_of_minutes_and_of_one_user(slurm_cluster: Any) -> None:
+    target = SshTarget(slurm_cluster.addresses["login"], 22, slurm_cluster.known_hosts, slurm_cluster.user_ca_key)
+    late = SshShell(SshConnections(target, lambda: time.time() - 3600))
+    with pytest.raises(Unavailable, match="does not let alice in") as caught:
+        await late.run(["true"], user="alice")
+    assert caught.value.details["started"] is False
+    with pytest.raises(Unavailable, match="does not let nobody-here in"):
+        await SshShell(SshConnections(target, time.time)).run(["true"], user="nobody-here")

@@ -142,7 +142,7 @@ async def test_without_slurms_commands_nothing_is_submitted(programs: Programs, 
 
 async def test_single_user_mode_is_for_one_user(programs: Programs, scheduler: CliScheduler) -> None:
     programs(sbatch="echo 42")
-    with pytest.raises(SchedulerUnavailable, match="starts nothing as somebody-else"):
+    with pytest.raises(Forbidden, match="starts nothing as somebody-else"):
         await scheduler.submit(SCRIPT, "somebody-else")
 
 
