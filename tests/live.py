@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from structlog.testing import capture_logs
+
 from gateway.client.app import parts
 from gateway.identity.local import LocalIdentity
 from gateway.model.announcement import Endpoint
@@ -76,13 +78,14 @@ def live(folder: Path) -> Iterator[Live]:
     made: list[Live] = []
     up = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(folder, made, up)))
-    thread.start()
-    assert up.wait(30)
-    try:
-        yield made[0]
-    finally:
-        made[0].do(made[0].restarts.put(None))
-        thread.join()
+    with capture_logs():  # its log lines would stand among what a command prints
+        thread.start()
+        assert up.wait(30)
+        try:
+            yield made[0]
+        finally:
+            made[0].do(made[0].restarts.put(None))
+            thread.join()
 
 
 async def _serve(folder: Path, made: list[Live], up: threading.Event) -> None:

@@ -34,9 +34,10 @@ def reached(view: SessionView, until: Until) -> bool:
 def ended_otherwise(view: SessionView) -> SluiceError:
     """The session's own words."""
     why = view.message or view.reason or "no reason was given"
+    logs = f"Its log: sluice logs {view.name}   Slurm's and the agent's: sluice logs --job {view.name}"
     return SessionFailed(
         f"session {view.name} {'failed' if view.phase == 'failed' else 'was stopped'}: {why}",
-        hint=f"Its log: sluice logs {view.name}   Slurm's and the agent's: sluice logs --job {view.name}",
+        hint=logs if view.job.job_id is not None else f"All about it: sluice show {view.name}",
         session=view.id,
         phase=view.phase,
         reason=view.reason,
