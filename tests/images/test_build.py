@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gateway.core import images
 from gateway.core.context import Cluster
 from gateway.core.dockerfile import convert
 from gateway.errors import ImageBuildFailed, Invalid
-from gateway.settings import Settings, load
+from gateway.settings import load
 from gateway.slurm import connect
 from gateway.store.database import Database
 
@@ -24,27 +24,27 @@ SMALL = (
 )
 
 
+@pytest.fixture(scope="module")
+def folder(slurm_cluster: LocalCluster) -> Iterator[str]:
+    """An image folder of this run's own, so that everything is really built, and the base image once."""
+    path = f"/home/alice/images-{uuid.uuid4().hex[:8]}"
+    yield path
+    slurm_cluster.exec("build", ["rm", "-rf", path], user="alice")
+
+
 @pytest.fixture
-def settings(slurm_cluster: LocalCluster, tmp_path: Path) -> Settings:
-    """A gateway of its own on the cluster: fresh database, fresh image folder."""
+async def cluster(slurm_cluster: LocalCluster, folder: str, tmp_path: Path) -> AsyncIterator[Cluster]:
     path = tmp_path / "sluice.toml"
-    folder = f"/home/alice/images-{uuid.uuid4().hex[:8]}"
-    text = slurm_cluster.settings_toml().replace('image_dir = "/home/images"', f'image_dir = "{folder}"')
-    path.write_text(f'state_dir = "{tmp_path / "state"}"\n{text}')
-    return load(path, {})
-
-
-@pytest.fixture
-async def cluster(settings: Settings, slurm_cluster: LocalCluster) -> AsyncIterator[Cluster]:
-    backend = connect(settings.clusters[slurm_cluster.name], name=slurm_cluster.name)
+    path.write_text(slurm_cluster.settings_toml().replace('image_dir = "/home/images"', f'image_dir = "{folder}"'))
+    settings = load(path, {}).clusters[slurm_cluster.name]
+    backend = connect(settings, name=slurm_cluster.name)
     yield Cluster(
         name=backend.name,
-        settings=settings.clusters[backend.name],
+        settings=settings,
         scheduler=backend.scheduler,
         files=backend.files,
         build_shell=backend.build_shell,
     )
-    await backend.files.remove("alice", settings.clusters[backend.name].image_dir)
     await backend.close()
 
 
