@@ -67,13 +67,12 @@ class Player:
     versions: set[str] = field(default_factory=lambda: {"v0.0.44", "v0.0.43"})
     answers: dict[tuple[str, str], Reply | Answer] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    connections: int = 0
+    prefix: str = ""
 
     def paths(self) -> list[str]:
         return [f"{asked.method} {asked.path}" for asked in self.asked if "/ping/" not in asked.path]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         try:
             while (asked := await self._read(reader)) is not None:
                 self.asked.append(asked)
@@ -97,7 +96,7 @@ class Player:
             writer.close()
 
     def _reply(self, asked: Asked) -> Reply:
-        _, _api, version, *rest = asked.path.split("/")
+        _, _api, version, *rest = asked.path.removeprefix(self.prefix).split("/")
         if version not in self.versions:
             return Reply(recorded("rest-no-such-version.txt"), 404)
         answer = self.answers.get((asked.method, "/" + "/".join(rest)))

@@ -1,5 +1,6 @@
 """slurmrestd's habits: versions, tokens, two answers, refusals inside a 200, and answers that do not come."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -190,6 +191,31 @@ async def test_a_controller_that_does_not_respond_is_not_up(
     player.answers["GET", "/ping/"] = reply(read_recorded("rest-ping-badtoken.json"))
     with pytest.raises(SchedulerUnavailable, match="ctl: Protocol authentication error"):
         await scheduler.info()
+
+
+async def test_slurmrestds_unix_socket(player: Any, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0" * 32)
+    server = await asyncio.start_unix_server(player.serve, tmp_path / "slurmrestd.sock")
+    client = RestClient(f"unix:{tmp_path}/slurmrestd.sock", Tokens(key, lambda: 0.0))
+    scheduler = RestScheduler(client, cluster="c", viewer="alice")
+    assert (await scheduler.info()).cluster == "testcluster"
+    await scheduler.close()
+    server.close()
+    (tmp_path / "slurmrestd.sock").unlink()
+    with pytest.raises(SchedulerUnavailable, match=r"slurmrestd\.sock cannot be reached"):
+        await scheduler.info()
+
+
+async def test_an_address_may_have_a_path(player: Any, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0" * 32)
+    player.prefix = "/slurm-api"
+    client = RestClient(f"http://127.0.0.1:{player.port}/slurm-api/", Tokens(key, lambda: 0.0))
+    scheduler = RestScheduler(client, cluster="c", viewer="alice")
+    assert (await scheduler.info()).cluster == "testcluster"
+    assert all(asked.path.startswith("/slurm-api/slurm/v0.0.") for asked in player.asked)
+    await scheduler.close()
 
 
 # Submitting
