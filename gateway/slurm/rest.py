@@ -121,7 +121,12 @@ class RestScheduler:
             newest = await self._queue.find(name, user, self._clock() - behind, epoch)
         if newest is None and not answer and accounting != "none":
             raise SchedulerUnavailable(f"job {name} is not in the queue, and accounting does not answer")
-        return (await self.look([newest])).get(newest) if newest is not None else None
+        if newest is None:
+            return None
+        known = self._memory.get(newest)
+        if known is not None and known.job.name != name:
+            self._memory.forget(newest)  # of a job that slurmctld lost in a crash, before it gave the number again
+        return (await self.look([newest])).get(newest)
 
     def _by_name(self, name: str, user: str) -> Sequence[tuple[str, str]]:
         return [

@@ -443,7 +443,7 @@ async def test_a_job_that_accounting_has_not_heard_of_yet_is_found_in_the_queue(
     player.answers["GET", "/job/97"] = reply(job(97, "PENDING", submit_time=now, name="sluice-200-1"))
     found = await scheduler.find("sluice-200-1", "alice")
     assert found is not None
-    assert found.job_id == 97
+    assert (found.job_id, found.name) == (97, "sluice-200-1")
 
 
 @pytest.mark.parametrize("storage", ["accounting_storage/slurmdbd", "accounting_storage/none"])
