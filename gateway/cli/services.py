@@ -11,9 +11,12 @@ from gateway.core.context import Gateway
 from gateway.identity.local import LocalIdentity
 from gateway.server import app as server
 from gateway.settings import Settings
+from gateway.web import start
 from gateway.web.app import Part, Web
 from gateway.web.log import configure
-from gateway.web.serving import listen, serve
+from gateway.web.serving import GRACE, listen, serve
+from logs import app as logs
+from monitoring import app as monitoring
 
 log = structlog.get_logger(__name__)
 
@@ -21,18 +24,23 @@ PARTS: Mapping[str, Callable[[Gateway], Sequence[Part]]] = MappingProxyType(
     {
         "server": lambda gateway: [server.part(gateway)],
         "client": client.parts,
+        "monitoring": lambda gateway: [monitoring.part(gateway)],
+        "logs": lambda gateway: [logs.part(gateway)],
     }
 )
 
 
 def parts_of(service: str, gateway: Gateway) -> Sequence[Part]:
     """The parts of one service, or of all of them."""
-    names = PARTS if service == "all" else (service,)
-    return [part for name in names for part in PARTS[name](gateway)]
+    if service == "all":
+        return [start.part(), *(part for parts in PARTS.values() for part in parts(gateway))]
+    return PARTS[service](gateway)
 
 
-async def run(settings: Settings, service: str, *, host: str | None, port: int | None) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def run(
+    settings: Settings, service: str, *, host: str | None = None, port: int | None = None, grace: int = GRACE
+) -> None:
+    """Serve until SIGTERM or SIGINT; `grace` in seconds for what is under way then."""
     configure(settings.serve.log_format, settings.serve.log_level)
     address = host or settings.serve.host
     number = port if port is not None else int(getattr(settings.serve, f"{service}_port"))
@@ -41,5 +49,5 @@ async def run(settings: Settings, service: str, *, host: str | None, port: int |
         identity = LocalIdentity.open(settings.state_dir)
         web = Web(parts_of(service, gateway), identity)
         log.info("serving", service=service, host=address, port=listener.getsockname()[1])
-        await serve(web, listener)
+        await serve(web, listener, grace=grace)
     log.info("stopped", service=service)

@@ -1,6 +1,6 @@
 """The server: the REST control plane under /api/v1, and the reconcile loop beside it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from gateway.core.context import Gateway
@@ -50,6 +50,9 @@ def part(gateway: Gateway) -> Part:
         async with background("reconcile", reconciler.run):
             yield
 
+    async def check() -> Mapping[str, str]:
+        return {"database": await health.check_database(gateway)}
+
     pages = docs.paths(PREFIX)
     return Part(
         name="server",
@@ -58,6 +61,7 @@ def part(gateway: Gateway) -> Part:
         open=OPEN,
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,
+        check=check,
     )
 
 

@@ -1,6 +1,7 @@
 """`/api/v1/health`: whether this process is alive, and whether it can do its work."""
 
 import asyncio
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 TIMEOUT = 3.0
 OLD_POLL = 60.0
+Ages = Mapping[str, float | None]
 
 
 @router.get("/live", operation_id="live", summary="Is the process alive?")
@@ -39,7 +41,7 @@ async def ready(gateway: Gw, caller: Caller, request: Request, response: Respons
     """Asks the database, and says how long ago each cluster answered. Sessions are accepted while Slurm is away."""
     del caller
     database = await check_database(gateway)
-    ages: dict[str, float | None] = request.app.state.reconciler.age()
+    ages: Ages = request.app.state.reconciler.age()
     polls = {
         f"cluster {name}": "has not answered yet" if age is None else f"answered {age:.1f} s ago"
         for name, age in ages.items()

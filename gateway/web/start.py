@@ -1,0 +1,42 @@
+"""The start page of the all-in-one gateway: what is where."""
+
+from starlette.responses import HTMLResponse
+from starlette.types import Receive, Scope, Send
+
+from gateway.web.app import Part, product_version
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Sluice</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color-scheme: light dark }}
+body {{ max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}
+td {{ padding: .2rem 1rem .2rem 0; vertical-align: top }} code {{ font-size: .95em }}
+</style>
+<h1>Sluice {version}</h1>
+<p>Recipes become Slurm jobs, and jobs become sessions that you can use.</p>
+<table>
+<tr><td><a href="/api/v1/docs">/api/v1/docs</a><td>Try the API.
+<tr><td><a href="/api/v1/redoc">/api/v1/redoc</a><td>Read about the API.
+<tr><td><code>/api/v1</code><td>Sessions, recipes, images, clusters.
+<tr><td><code>/v1</code><td>Models, as OpenAI's API offers them.
+<tr><td><code>/s/&lt;session&gt;/</code><td>A session's own pages.
+<tr><td><code>/logs/sessions/&lt;session&gt;</code><td>What a session writes.
+<tr><td><code>/monitoring/metrics</code><td>For Prometheus.
+</table>
+<p>Everything needs the token: <code>Authorization: Bearer …</code>, or as the password that the browser asks for.
+<code>sluice env</code> prints it.</p>
+</html>
+"""
+
+
+async def _page(scope: Scope, receive: Receive, send: Send) -> None:
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    await HTMLResponse(_PAGE.format(version=product_version()), headers=policy)(scope, receive, send)
+
+
+def part() -> Part:
+    """The page as a part of a frame: it owns `/` and nothing below."""
+    return Part(name="start", prefixes=("/",), app=_page, browser=lambda path: path == "/")

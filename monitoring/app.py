@@ -1,0 +1,86 @@
+"""The monitoring service: what Prometheus scrapes, and whether all is well, under /monitoring."""
+
+from collections.abc import Mapping
+
+from fastapi import Request, Response
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.core.context import Gateway
+from gateway.errors import Unavailable
+from gateway.identity.local import LocalIdentity
+from gateway.model.api import HealthView
+from gateway.store import clusters
+from gateway.web import context
+from gateway.web.app import Part, Web, api, product_version
+from gateway.web.caller import Caller
+from gateway.web.context import Gw
+from gateway.web.openapi import Api
+from monitoring.collect import Picture
+
+PREFIX = "/monitoring"
+OLD_POLL = 90.0
+
+
+def rest(gateway: Gateway) -> Api:
+    """The FastAPI app of /monitoring."""
+    app = api(title="Sluice monitoring", prefix=PREFIX)
+    context.hold(app, gateway)
+    process = CollectorRegistry()
+    ProcessCollector(registry=process)
+
+    @app.get(f"{PREFIX}/metrics", operation_id="metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def metrics(gateway: Gw, caller: Caller, request: Request) -> Response:
+        """Sessions and clusters from the database, and what this process counts of itself."""
+        del caller
+        try:
+            picture = await gateway.db.read(Picture.read, gateway.clock())
+        except SQLAlchemyError as error:
+            raise Unavailable("the database does not answer", hint="Try again in a moment.") from error
+        shown = CollectorRegistry()
+        shown.register(picture)
+        text = generate_latest(shown) + generate_latest(request.state.metrics.registry) + generate_latest(process)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    @app.get(f"{PREFIX}/health", operation_id="monitoringHealth", summary="Is all well?")
+    async def health(gateway: Gw, caller: Caller, response: Response) -> HealthView:
+        """503 unless the database answers and every cluster was polled not long ago."""
+        del caller
+        checks = await check(gateway)
+        well = all(word == "ok" for word in checks.values())
+        response.status_code = 200 if well else 503
+        return HealthView(status="ok" if well else "degraded", version=product_version(), checks=checks)
+
+    return app
+
+
+async def check(gateway: Gateway) -> Mapping[str, str]:
+    """What is well and what is not, by name."""
+    try:
+        seen = {cluster.name: cluster for cluster in await gateway.db.read(clusters.every)}
+    except SQLAlchemyError as error:
+        return {"database": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    checks, now = {"database": "ok"}, gateway.clock()
+    for name in gateway.settings.clusters:
+        cluster = seen.get(name)
+        if cluster is None or cluster.polled_at is None:
+            checks[f"cluster {name}"] = "has not answered yet"
+        elif not cluster.reachable:
+            checks[f"cluster {name}"] = cluster.message or "does not answer"
+        else:
+            age = (now - cluster.polled_at).total_seconds()
+            checks[f"cluster {name}"] = (
+                "ok" if age < OLD_POLL else f"last polled {age:.0f} s ago: is the server running?"
+            )
+    return checks
+
+
+def part(gateway: Gateway) -> Part:
+    """The monitoring service as a part of a frame."""
+    return Part(name="monitoring", prefixes=(PREFIX,), app=rest(gateway))
+
+
+def app(gateway: Gateway) -> Web:
+    """The monitoring service on a port of its own."""
+    return Web([part(gateway)], LocalIdentity.open(gateway.settings.state_dir))
