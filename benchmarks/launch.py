@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from benchmarks.environment import Environment
 from benchmarks.report import Row, of_runs
-from gateway.model.api import SessionRequest
 from gateway.sdk import Sluice
 
 RUNS, PORT = 5, 9200
@@ -23,10 +22,10 @@ def measure(env: Environment) -> Iterator[Row]:
     """Five launches each way, in turn."""
     ours, raw = [], []
     with Sluice(env.url, env.token) as sluice:
-        image = sluice.sessions.dry_run(SessionRequest(recipe="llama-cpp")).image
+        image = sluice.sessions.dry_run("llama-cpp").image
         for run in range(RUNS):
             began = time.perf_counter()
-            session = sluice.sessions.create(SessionRequest(recipe="llama-cpp"))
+            session = sluice.sessions.create("llama-cpp")
             session.wait("ready", timeout=120)
             ours.append(time.perf_counter() - began)
             session.stop()

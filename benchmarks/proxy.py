@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from benchmarks.environment import Environment
 from benchmarks.load import load
 from benchmarks.report import Row, percentile
-from gateway.model.api import SessionRequest
 from gateway.sdk import Sluice
 
 BODY = json.dumps({"model": "bench-stub", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
@@ -17,10 +16,10 @@ REQUESTS = {1: 500, 16: 4000, 128: 8000}
 def measure(env: Environment) -> Iterator[Row]:
     """One session of a stub server; percentiles at 1, 16 and 128 connections."""
     with Sluice(env.url, env.token) as sluice:
-        session = sluice.sessions.create(SessionRequest(recipe="bench-stub"))
+        session = sluice.sessions.create("bench-stub")
         session.wait("ready", timeout=120)
         try:
-            node = env.cluster.addresses[sluice.sessions.get(session.id).job.nodes]
+            node = env.cluster.addresses[sluice.sessions.get(session.id).view.job.nodes]
             ways = {
                 "direct": f"http://{node}:9100/v1/chat/completions",
                 "/v1": f"{env.url}/v1/chat/completions",

@@ -31,25 +31,24 @@ def measure(env: Environment) -> Iterator[Row]:
     yield of_runs("jobs into Slurm", "1/s", submitted, raw, f"{note}; raw: POST job/submit")
 
 
-def _request() -> SessionRequest:
-    return SessionRequest(recipe="shell-command", parameters={"command": "true"}, resources={"memory": "100M"})
+REQUEST = SessionRequest(recipe="shell-command", parameters={"command": "true"}, resources={"memory": "100M"})
 
 
 def _ours(env: Environment) -> tuple[float, float]:
-    body = _request().model_dump_json().encode()
+    body = REQUEST.model_dump_json().encode()
     began = time.perf_counter()
     url = f"{env.url}/api/v1/sessions"
     result = asyncio.run(load(url, body, headers=env.headers, connections=CONNECTIONS, requests=JOBS))
     assert result.errors == 0, f"{result.errors} sessions were not accepted"
     with Sluice(env.url, env.token) as sluice:
-        while any(session.job.job_id is None for session in sluice.sessions.list(limit=JOBS)):
+        while any(session.view.job.job_id is None for session in sluice.sessions.list(recipe=REQUEST.recipe)):
             time.sleep(0.05)
     return JOBS / result.took, JOBS / (time.perf_counter() - began)
 
 
 def _raw(env: Environment) -> float:
     with Sluice(env.url, env.token) as sluice:
-        shown = sluice.sessions.dry_run(_request())
+        shown = sluice.sessions.dry_run(REQUEST.recipe, parameters=REQUEST.parameters, resources=REQUEST.resources)
     script = JobScript(options=JobOptions.model_validate(shown.options), text=shown.script)
     token = Tokens(env.cluster.jwt_key, time.time).token("alice")
     headers = {"X-SLURM-USER-NAME": "alice", "X-SLURM-USER-TOKEN": token}
@@ -61,6 +60,7 @@ def _raw(env: Environment) -> float:
 
 
 def _clear(env: Environment) -> None:
-    """Wait until the queue is empty, so that one run does not slow the next."""
+    """End what is left in the queue, so that one run does not slow the next."""
+    env.cluster.exec("ctl", ["scancel", "--user=alice"])
     while env.cluster.exec("ctl", ["squeue", "-h", "-o", "%i"]).stdout.strip():
         time.sleep(0.5)
