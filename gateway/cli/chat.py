@@ -45,21 +45,21 @@ def chat(
 
     options = {"max_tokens": max_tokens, "temperature": temperature}
     with connect() as sluice:
-        model, message = _resolve(sluice, target, message)
+        model, name, message = _resolve(sluice, target, message)
         talk = _Talk(sluice, model, system, options)
         if message is None and not as_json and sys.stdin.isatty():
-            _converse(talk)
+            _converse(talk, name)
             return
         text = "".join(talk.ask(_asked(message), show=not as_json))
         if as_json:
-            output.emit({"model": model, "answer": text})
+            output.emit({"model": name, "answer": text})
 
 
 class _Talk:
     """A conversation: every question is asked with what was said before."""
 
     def __init__(self, sluice: "Sluice", model: str, system: str | None, options: dict[str, Any]) -> None:
-        self._sluice, self.model, self._options = sluice, model, options
+        self._sluice, self._model, self._options = sluice, model, options
         self._first = [{"role": "system", "content": system}] if system else []
         self.clear()
 
@@ -70,7 +70,7 @@ class _Talk:
         """The pieces of the answer, printed as they come if `show`. A question without an answer is not kept."""
         messages = [*self._messages, {"role": "user", "content": question}]
         pieces: list[str] = []
-        for piece in self._sluice.chat(messages, model=self.model, **self._options):
+        for piece in self._sluice.chat(messages, model=self._model, **self._options):
             pieces.append(piece)
             if show:
                 click.echo(piece, nl=False)
@@ -80,11 +80,11 @@ class _Talk:
         return pieces
 
 
-def _converse(talk: _Talk) -> None:
+def _converse(talk: _Talk, name: str) -> None:
     from gateway.errors import SluiceError
 
     _editing()
-    output.note(f"Talking to {talk.model}. {_HELP}")
+    output.note(f"Talking to {name}. {_HELP}")
     for line in _lines():
         if line in _BYE:
             return
@@ -128,17 +128,17 @@ def _asked(message: str | None) -> str:
     return question
 
 
-def _resolve(sluice: "Sluice", target: str | None, message: str | None) -> tuple[str, str | None]:
-    """What to write in `model` (a session's id leads to just that one), and the message."""
+def _resolve(sluice: "Sluice", target: str | None, message: str | None) -> tuple[str, str, str | None]:
+    """What to write in `model` (a session's id leads to just that one), its name for people, and the message."""
     live = list(sluice.sessions.list(ended=False))
     serving = [session for session in live if session.model is not None]
     if target is not None and (found := _named(serving, target)):
-        return found, message
+        return *found, message
     if target is not None and (message is not None or not _is_message(target)):
         raise _unknown(target, live, serving)
     ready = [session for session in serving if session.phase == "ready"]
     if len(ready) == 1:
-        return ready[0].id, target
+        return ready[0].id, ready[0].name, target
     if not ready:
         raise NotFound(
             "no model is ready", hint="Start one: sluice launch llama-cpp" if not serving else _coming(serving)
@@ -147,7 +147,7 @@ def _resolve(sluice: "Sluice", target: str | None, message: str | None) -> tuple
     raise Conflict(f"several models are ready: {names}", hint="Say which: sluice chat NAME")
 
 
-def _named(serving: Iterable["Session"], target: str) -> str | None:
+def _named(serving: Iterable["Session"], target: str) -> tuple[str, str] | None:
     for session in serving:
         if target in (session.id, session.name):
             if session.phase != "ready":
@@ -155,8 +155,8 @@ def _named(serving: Iterable["Session"], target: str) -> str | None:
                     f"session {session.name} is not ready: it is {session.phase}",
                     hint=f"Wait for it: sluice wait {session.name}",
                 )
-            return session.id
-    return target if any(target == session.model for session in serving) else None
+            return session.id, session.name
+    return (target, target) if any(target == session.model for session in serving) else None
 
 
 def _is_message(text: str) -> bool:

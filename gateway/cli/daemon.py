@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gateway
-from gateway.errors import Unavailable
+from gateway.cli.errors import INVALID
+from gateway.errors import SettingsInvalid, Unavailable
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -128,7 +129,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -
         while True:
             code = process.poll()
             if code is not None:
-                raise Unavailable(f"the gateway ended with exit code {code}; its last words:\n{_tail(log)}")
+                kind = SettingsInvalid if code == INVALID else Unavailable
+                raise kind(f"the gateway ended with exit code {code}; its last words:\n{_tail(log)}")
             if sluice.alive():
                 return
             if time.monotonic() > deadline:
@@ -140,7 +142,10 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -
 
 
 def _tail(log: Path) -> str:
+    """Its last lines; from the error on that ended it, if there is one among them."""
     lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    errors = [number for number, line in enumerate(lines) if line.startswith("Error: ")]
+    lines = lines[errors[-1] :] if errors else lines
     return "\n".join(f"  {line}" for line in lines)
 
 

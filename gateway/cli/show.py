@@ -51,7 +51,7 @@ def _print(view: "SessionView", url: str) -> None:
             ("owner", f"{view.owner}, project {view.project}"),
             ("image", f"{view.image}  sha256:{view.image_sha256[:16]}" if view.image_sha256 else view.image),
             ("parameters", _pairs(view.parameters)),
-            ("resources", _pairs(view.resources)),
+            ("resources", _resources(view.resources)),
             ("labels", _pairs(view.labels)),
             ("created", _moment(view.created_at)),
             ("ready", _moment(view.ready_at)),
@@ -84,8 +84,18 @@ def _job(job: "JobView") -> list[tuple[str, object]]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    """One `name=value` a line; nested values as they are."""
-    return "\n".join(f"{name}={value}" for name, value in values.items())
+    """One `name=value` a line; what is not set is left out."""
+    return "\n".join(f"{name}={value}" for name, value in values.items() if value is not None and value is not False)
+
+
+def _resources(values: Mapping[str, Any]) -> str:
+    """The same with GPUs as Slurm writes them: `gpus=a100:2`."""
+    gpus = dict(values.get("gpus") or {})
+    asked = {name: value for name, value in values.items() if name != "gpus"}
+    if gpus.get("count"):
+        share = f" ({gpus['share']})" if gpus.get("share", "none") != "none" else ""
+        asked["gpus"] = f"{gpus['type']}:{gpus['count']}{share}" if gpus.get("type") else f"{gpus['count']}{share}"
+    return _pairs(asked)
 
 
 def _moment(moment: datetime | None) -> str:

@@ -199,7 +199,7 @@ def _say(told: dict[str, Any]) -> None:
     if "answer" in told:
         click.echo(f"\n{bold('You:')}   {told['question']}")
         click.echo(f"{bold('Model:')} {' '.join(told['answer'].split()) or '(nothing)'}")
-        output.note("       (The demo's model is tiny and random: its words mean nothing, but a Slurm job said them.)")
+        output.note("       (The demo's model is tiny: do not look for sense. But a Slurm job said it.)")
     click.echo(f"\n{bold('Sluice is up.')}")
     output.fields([("  API", told["url"] + "/api/v1"), ("  its pages", told["docs"]), ("  OpenAI API", told["openai"])])
     click.echo("\nNext:")
