@@ -87,7 +87,7 @@ build() {
     fi
     work=$(mktemp -d "${APPTAINER_TMPDIR:-${TMPDIR:-/tmp}}/sluice-image.XXXXXX")
     trap clean EXIT
-    trap 'exit 143' HUP INT TERM
+    trap 'exit 143' HUP INT PIPE TERM
     mkdir "$work/tmp" "$work/context"
     export APPTAINER_TMPDIR="$work/tmp" TMPDIR="$work/tmp"
     cd "$work/context"
