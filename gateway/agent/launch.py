@@ -74,6 +74,8 @@ class Launch:
         for path in (self._task_file, self._program):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+        if self.launched:
+            shutil.rmtree(f"{self._task_file}.read", ignore_errors=True)
 
     def start(self, payload: Payload, output: int) -> int:
         """Start it, both outputs to the descriptor `output`; its process session. OSError if it cannot be started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ def run(path: str) -> int:
     """Run the task that the file describes; its exit code."""
     with open(path, encoding="utf-8") as file:
         task = json.load(file)
+    _forget_if_last(path)
     spec = task["spec"]
     missing = container.lookup(spec["container"]["image"])
     if missing is not None:
@@ -39,6 +41,20 @@ def run(path: str) -> int:
     finally:
         if not with_agent:
             places.remove_runtime()
+
+
+def _forget_if_last(path: str) -> None:
+    """Every task has read the file once the last has, and it may hold secrets: then it goes.
+
+    On a file system whose listings lag, no task may see that it is the last. The agent removes it later.
+    """
+    marks, rank = f"{path}.read", os.environ.get("SLURM_PROCID", "0")
+    total = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS", "")
+    with contextlib.suppress(OSError):
+        os.makedirs(marks, exist_ok=True)
+        os.close(os.open(os.path.join(marks, rank), os.O_CREAT | os.O_WRONLY, 0o600))
+        if total.isdigit() and len(os.listdir(marks)) >= int(total):
+            os.unlink(path)
 
 
 def _supervise(argv: "list[str]", environment: "dict[str, str]", directory: str) -> int:

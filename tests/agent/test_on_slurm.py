@@ -389,13 +389,17 @@ def test_tasks_on_two_nodes(bench: Bench) -> None:
         assert task["argv"] == [nasty]
         assert (task["env"]["NASTY"], task["env"]["TOKEN"]) == (nasty, nasty)
         assert task["env"]["CUDA_VISIBLE_DEVICES"]
-    assert sorted(path.name for path in job.folder.iterdir() if path.is_file()) == ["job-1.log", "service-1.log"]
+    assert sorted(path.name for path in job.folder.iterdir() if path.name not in ("work", "home")) == [
+        "job-1.log",
+        "service-1.log",
+    ]
 
 
 def test_tasks_on_two_nodes_are_stopped_together(bench: Bench) -> None:
     script = "trap 'echo task $SLURM_PROCID saved; exit 0' TERM\necho up $SLURM_PROCID\nwhile :; do sleep 0.1; done\n"
     job = bench.job({"script": script}, options="--nodes=2 --ntasks-per-node=1", launcher=["srun"])
     until(lambda: True if job.log.count("up ") == 2 else None, "both tasks")
+    assert not (job.folder / "task-1.json").exists()  # all have read it
     bench.run("scancel", "--batch", "--signal=TERM", str(job.number))
     assert job.ended() == ("COMPLETED", Ended(reason="stopped", code=0)), job.log
     assert "task 0 saved" in job.log
