@@ -1,0 +1,72 @@
+"""The data plane through a real agent process: its certificate, its relay, its control channel, its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import EndpointUnavailable
+from gateway.identity.pki import Pki
+from gateway.network.agents import AgentChannel, AgentPath
+from tests.agent.conftest import Authority, RunningAgent, end
+
+
+@pytest.fixture
+async def agent(plane: Any, tmp_path: Path) -> AsyncIterator[RunningAgent]:
+    authority = Authority(tmp_path / "unused")
+    authority.pem = plane.site.pki.ca_pem
+    running = RunningAgent(tmp_path / "compute", authority)
+    running.start(running.spec(service={}))
+    yield running
+    await asyncio.to_thread(end, running)
+
+
+async def test_a_session_is_reached_through_its_agent(plane: Any, agent: RunningAgent) -> None:
+    endpoint = await asyncio.to_thread(agent.announced)
+    session = await plane.site.ready(endpoint, "app", name="web")
+    about = (await plane.http.get("/s/web/about")).json()
+    assert plane.site.token not in str(about)
+    echoed = await plane.http.post("/s/web/echo", content=b"\0\xff" * 50_000)
+    assert echoed.content == b"\0\xff" * 50_000
+    async with plane.http.stream("GET", "/s/web/stream?n=5&gap=0.05") as response:
+        assert [line async for line in response.aiter_lines()] == [f"piece {number}" for number in range(5)]
+    size = 64 << 20
+    got = 0
+    async with plane.http.stream("GET", f"/s/web/big?size={size}") as response:
+        async for data in response.aiter_bytes():
+            got += len(data)
+    assert got == size
+    status = await plane.site.gateway.agents.status(endpoint)
+    assert status.phase == "ready"
+    assert status.requests >= 4
+    assert (await plane.site.get("web")).id == session.id
+
+
+async def test_many_requests_at_once_all_come_through(plane: Any, agent: RunningAgent) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+
+    async def one(number: int) -> bool:
+        body = f"{number}".encode() * 1000
+        return bool((await plane.http.post("/s/web/echo", content=body)).content == body)
+
+    assert all(await asyncio.gather(*(one(number) for number in range(100))))
+
+
+async def test_another_gateway_is_not_let_in(plane: Any, agent: RunningAgent, tmp_path: Path) -> None:
+    endpoint = await asyncio.to_thread(agent.announced)
+    stranger = Pki(tmp_path / "stranger")
+    with pytest.raises(EndpointUnavailable):
+        await AgentChannel(AgentPath(lambda: stranger.client().file)).status(endpoint)
+    with pytest.raises(EndpointUnavailable, match="TLS failed"):
+        await plane.site.gateway.agents.status(endpoint.model_copy(update={"fingerprint": "0" * 64}))
+
+
+async def test_a_job_that_is_gone_is_told(plane: Any, agent: RunningAgent) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+    assert (await plane.http.get("/s/web/health")).status_code == 200
+    agent.process.kill()
+    await asyncio.to_thread(agent.ends)
+    answer = await plane.http.get("/s/web/health")
+    assert (answer.status_code, answer.json()["code"]) == (502, "endpoint_unavailable")
