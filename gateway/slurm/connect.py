@@ -8,6 +8,7 @@ from gateway.errors import SettingsInvalid
 from gateway.settings import ClusterSettings
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.mounted import MountedFiles
+from gateway.slurm.places import WithPlaces
 from gateway.slurm.rest import RestScheduler
 from gateway.slurm.rest_http import RestClient
 from gateway.slurm.sftp import SftpFiles
@@ -50,9 +51,12 @@ def connect(cluster: ClusterSettings, *, name: str) -> Backend:
         files = SftpFiles(login)
     else:
         files = MountedFiles()
+    scheduler = _scheduler(cluster, name, shell)
+    if login is not None or cluster.backend == "cli":
+        scheduler = WithPlaces(scheduler, shell, viewer=cluster.user)
     return Backend(
         name=name,
-        scheduler=_scheduler(cluster, name, shell),
+        scheduler=scheduler,
         files=files,
         shell=shell,
         build_shell=build_shell,
