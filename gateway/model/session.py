@@ -116,7 +116,7 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
         if job.not_before is not None and now < job.not_before:
             return None
         return Step(session=_with_job(session, intent_at=now), act=Act.SUBMIT)
-    if seen is None:
+    if seen is None or (seen.name and seen.name != job.name):  # a controller that lost jobs gives their ids to others
         return _missing(session, now)
     session = _with_job(session, missed_at=None, **_told(seen))
     if seen.state.ended and "COMPLETING" not in seen.flags:

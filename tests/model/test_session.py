@@ -166,6 +166,14 @@ def test_a_job_that_nobody_knows_is_lost_only_after_long() -> None:
     assert (lost.session.phase, lost.session.reason) == (Phase.FAILED, "job_lost")
 
 
+def test_a_job_that_got_our_number_is_not_ours() -> None:
+    stranger = seen(JobState.COMPLETED, name="someone-elses")
+    step = life.step(submitted("batch", phase=Phase.READY), stranger, NOW)
+    assert step is not None
+    assert not step.session.phase.ended
+    assert step.session.job.missed_at == NOW
+
+
 def test_unreachable_changes_a_condition_and_nothing_else() -> None:
     before = submitted(phase=Phase.READY, endpoint=ENDPOINT)
     after = life.unreachable(before, "no route", NOW)
