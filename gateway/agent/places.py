@@ -7,9 +7,10 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 import tempfile
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 _SOCKET = "run/service.sock"
 _SOCKET_MAX = 107  # bytes of a Unix socket's path
@@ -128,7 +129,9 @@ def remove_tree(path: str) -> None:
         except OSError:
             pass
 
-    shutil.rmtree(path, onerror=unlock)
+    name = "onexc" if sys.version_info >= (3, 12) else "onerror"
+    handler: Dict[str, Any] = {name: unlock}
+    shutil.rmtree(path, **handler)
 
 
 def _fits(runtime: str) -> bool:

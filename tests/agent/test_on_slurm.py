@@ -24,6 +24,7 @@ pytestmark = pytest.mark.cluster
 
 PROGRAM = Path(__file__).with_name("program.py")
 USER = "alice"
+JOB_NAME = f"agent-test-{os.getpid()}"
 
 #: A small image with this Debian's Python, a shell and nothing else.
 MAKE_IMAGE = r"""
@@ -147,7 +148,7 @@ class Bench:
         script = "\n".join(
             [
                 "#!/bin/bash",
-                f"#SBATCH --job-name=agent-test --mem=500 --time=10 --output={self.inside}/{name}.boot {options}",
+                f"#SBATCH --job-name={JOB_NAME} --mem=500 --time=10 --output={self.inside}/{name}.boot {options}",
                 "runtime=$(mktemp -d /tmp/sluice-XXXXXX)",
                 "cat >$runtime/spec.json <<'END'",
                 spec.model_dump_json(),
@@ -238,7 +239,7 @@ def bench(slurm_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, auth
     (made.outside / "program.py").write_text(PROGRAM.read_text())
     (made.outside / "dump.py").write_text(DUMP)
     yield made
-    slurm_cluster.exec("login", ["scancel", "--name=agent-test", "--me"], user=USER)
+    slurm_cluster.exec("login", ["scancel", f"--name={JOB_NAME}", "--me"], user=USER)
     subprocess.run(["rm", "-rf", made.outside], check=True)
 
 
@@ -263,12 +264,13 @@ def test_a_service_is_reached_from_outside_and_stopped(bench: Bench) -> None:
 
 def test_scancel_ends_it_and_leaves_nothing(bench: Bench) -> None:
     job = bench.service("--child", "--ignore-term", "99")
-    job.announced()
+    runtime = job.about()["env"]["SLUICE_RUNTIME"]
+    assert "run" in bench.run("ls", runtime, host=job.show("%N"))
     bench.run("scancel", str(job.number))
     assert job.ended()[0] == "CANCELLED"
     assert job.processes() == []
-    left = bench.run("sh", "-c", "ls -d /tmp/sluice-* || true", host="node1")
-    assert "sluice-" not in left
+    for node in ("node1", "node2"):
+        assert bench.run("sh", "-c", f"ls -d {runtime} 2>&1 || true", host=node).endswith("No such file or directory")
 
 
 def test_a_signal_to_the_batch_process_alone_is_a_clean_stop(bench: Bench) -> None:

@@ -55,6 +55,23 @@ def test_a_service_from_start_to_stop(agent: Any, python: str) -> None:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077
 
 
+@pytest.mark.parametrize("python", pythons())
+def test_a_stream_is_finished_and_a_stubborn_program_killed(agent: Any, python: str) -> None:
+    agent.python = python
+    command = [*agent.spec().container.command, "--ignore-term", "99", "--child"]
+    agent.start(agent.spec(container={"command": command}, secrets=["TOKEN"], stop={"grace": 3, "kill_after": 6}))
+    assert agent.ask("secrets", word="secrets", values={"TOKEN": "\u0080\r\n"})["ok"]
+    assert json.loads(agent.get("/about")[1])["env"]["TOKEN"] == "\u0080\r\n"
+    with agent.connect() as sock:
+        sock.sendall(b"GET /stream?n=10&gap=0.1 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert sock.recv(1)
+        agent.stop()
+        with sock.makefile("rb") as stream:
+            assert stream.read().endswith(b"0\r\n\r\n")
+    assert agent.ends() == 0
+    assert agent.descendants() == []
+
+
 @pytest.fixture
 def large_body() -> bytes:
     return bytes(range(256)) * 20_000
