@@ -135,8 +135,8 @@ def test_a_cluster_of_its_own_comes_and_goes(sluice: Run, place: Path) -> None:
         sluice("up", "--name", name, "--port", str(port), "--cluster-nodes", "1", "--no-demo")
         first, created = running(place), Cluster.load(name).record.created
         assert sluice("config", "path")["path"] == str(place / "sluice.toml")
-        launched = sluice("launch", "shell-command", "-p", "command=true", "--no-wait", "--dry-run")
-        assert "#SBATCH" in launched["script"] or launched["options"]
+        error = sluice("launch", "llama-cpp", code=3)
+        assert "sluice image build llama-cpp" in error["hint"]
         sluice("up", "--name", name, "--no-demo")
         assert running(place) == first
         assert "is up" in sluice("up", "--name", "other", "--no-demo", code=7)["message"]
