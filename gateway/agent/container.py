@@ -1,11 +1,10 @@
-"""The Apptainer command of a payload and the environment it is started with. Pure, but for `lookup`."""
+"""The Apptainer command of a payload and the environment it is started with."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from .places import Places, home
 
@@ -94,17 +93,6 @@ def passed(name: str) -> bool:
     if name in _NEVER_PASSED:
         return False
     return name in _PASSED or name.startswith(_PASSED_PREFIXES)
-
-
-def lookup(image: str) -> Optional[str]:
-    """What is missing to start this image on this node, in words; None if nothing is."""
-    if shutil.which("apptainer") is None:
-        return "apptainer is not on the PATH of this node"
-    if not os.path.exists(image):
-        return f"the image {image} is not there (or may not be seen by this user)"
-    if not os.access(image, os.R_OK):
-        return f"the image {image} may not be read by this user"
-    return None
 
 
 def _mount(source: str, target: str, *, read_only: bool = False) -> List[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
 
-from . import certificate, container, errors, limits, probe
+from . import certificate, container, errors, image, limits
 from .announce import Announcer, advertised, endpoint
 from .control import Answer, ControlChannel
 from .credentials import Credentials
 from .deadline import Deadline
 from .launch import Launch
 from .places import Places, sweep
+from .probe import Prober
 from .processes import Payload, adopt_orphans, usage
 from .relay import Relay
 from .waiting import first
@@ -87,7 +87,7 @@ class Job:
             self._say(f"removed {path}, left by a job that was killed")
         if int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0:
             self._announcer.announce("sluice/1 starting")  # the comment is still the one of the run before
-        await self._check_image()
+        await image.require(spec["container"])
         await self._collect_secrets()
         if self._stop.is_set():
             return self._stop_reason, self._stopped_code(errors.TERMINATED)
@@ -96,17 +96,6 @@ class Job:
         return await self._run_service()
 
     # Before the start.
-
-    async def _check_image(self) -> None:
-        box = self._spec["container"]
-        missing = container.lookup(box["image"])
-        if missing is None and box["verify"]:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(None, _digest, box["image"])
-            if found != box["sha256"]:
-                missing = f"the image {box['image']} has another content now: sha256 {found}, not {box['sha256']}"
-        if missing is not None:
-            raise errors.JobEnds("image_missing", errors.IMAGE_MISSING, missing)
 
     async def _collect_secrets(self) -> None:
         credentials = self._credentials
@@ -201,8 +190,9 @@ class Job:
     async def _until_ready(self, target: Target) -> bool:
         """Probe until the service is ready; False if a stop comes first."""
         service = self._spec["service"]
+        prober = Prober(service, target, self._say)
         index = await first(
-            self._payload.wait(), self._stop.wait(), self._probe(target), within=service["start_timeout"]
+            self._payload.wait(), self._stop.wait(), prober.until_ready(), within=service["start_timeout"]
         )
         if index == 0 and not await self._stop_follows():
             raise self._service_ended("start_failed", "before it was ready")
@@ -210,26 +200,9 @@ class Job:
             raise errors.JobEnds(
                 "probe_timeout",
                 errors.PROBE_TIMEOUT,
-                f"the service was not ready within {service['start_timeout']:.0f} s; last answer: {self._last_answer}",
+                f"the service was not ready within {service['start_timeout']:.0f} s; last answer: {prober.last_answer}",
             )
         return not self._stop.is_set()
-
-    _last_answer = "none"
-
-    async def _probe(self, target: Target) -> None:
-        service = self._spec["service"]
-        question = service["probe"]
-        loop = asyncio.get_running_loop()
-        told = ""
-        while True:
-            answer = await loop.run_in_executor(None, probe.check, question, target, question["timeout"])
-            if answer is None:
-                return
-            self._last_answer = answer
-            if answer != told:
-                told = answer
-                self._say(f"not ready yet: {answer}")
-            await asyncio.sleep(service["probe_interval"])
 
     async def _until_stop(self) -> bool:
         """Until a stop is asked for, or the time limit is near; False if the program ends by itself."""
@@ -380,11 +353,3 @@ class Job:
         if with_usage:
             status["usage"] = usage(self._payload.alive())
         return status
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from .dial import Target, refuse_foreign
 
@@ -21,6 +22,30 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = _connect(self._target, float(self.timeout or 0))
+
+
+class Prober:
+    """Probes until the service is ready. `last_answer`: what it said last, in words."""
+
+    def __init__(self, service: Mapping[str, Any], target: Target, say: Callable[[str], None]) -> None:
+        """`service`: of the job spec."""
+        self._service = service
+        self._target = target
+        self._say = say
+        self.last_answer = "none"
+
+    async def until_ready(self) -> None:
+        """Says each new answer on the way."""
+        probe = self._service["probe"]
+        loop = asyncio.get_running_loop()
+        while True:
+            answer = await loop.run_in_executor(None, check, probe, self._target, probe["timeout"])
+            if answer is None:
+                return
+            if answer != self.last_answer:
+                self.last_answer = answer
+                self._say(f"not ready yet: {answer}")
+            await asyncio.sleep(self._service["probe_interval"])
 
 
 def check(probe: Mapping[str, Any], target: Target, timeout: float) -> Optional[str]:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Optional
 
-from . import container, errors
+from . import errors, image
 from .launch import HELLO, node_name, task_command
 from .places import Places, make_runtime, session_directory
 from .processes import adopt_orphans, descendants, kill_all
@@ -27,7 +27,7 @@ def run(path: str) -> int:
         task = json.load(file)
     _forget_if_last(path)
     spec = task["spec"]
-    missing = container.lookup(spec["container"]["image"])
+    missing = image.lookup(spec["container"]["image"])
     if missing is not None:
         sys.stderr.write(f"sluice: {node_name()}: {missing}\n")
         return errors.IMAGE_MISSING
