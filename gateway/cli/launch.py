@@ -108,7 +108,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _say_how_to_use(session: "Session", url: str) -> None:
     view = session.view
-    click.echo(f"Session {output.styled(view.name, bold=True)} is {output.phase(view.phase)}.")
+    click.echo(f"Session {output.styled(view.name, bold=True)} {output.is_now(view.phase)}.")
     for line in how_to_use(view.model_dump(), url, session.url):
         click.echo(line)
 

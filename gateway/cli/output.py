@@ -106,6 +106,12 @@ def phase(word: str) -> str:
     return styled(word, fg=colours.get(word, "yellow"))
 
 
+def is_now(word: str) -> str:
+    """What a session is now, as a sentence goes on: `is ready`, `has succeeded`, `was stopped`."""
+    verbs = {"succeeded": "has", "failed": "has", "stopped": "was"}
+    return f"{verbs.get(word, 'is')} {phase(word)}"
+
+
 def span(seconds: float) -> str:
     """A duration in the two largest units: `4s`, `3m 20s`, `2h 5m`, `3d 4h`."""
     whole = max(0, int(seconds))

@@ -29,7 +29,7 @@ def stop(*, sessions: tuple[str, ...], everything: bool, wait: bool, timeout: fl
             if wait and not session.ended:
                 session = progress.wait(session, "ended", timeout, quiet=as_json)
             if not as_json:
-                click.echo(f"Session {session.name} is {output.phase(session.phase) if session.ended else 'stopping'}.")
+                click.echo(f"Session {session.name} {output.is_now(session.phase if session.ended else 'stopping')}.")
             return session
 
         ended = for_each(names, end)

@@ -30,4 +30,4 @@ def wait(*, session: str, until: Literal["ready", "ended"], timeout: float | Non
     if as_json:
         output.emit(found.view)
     else:
-        click.echo(f"Session {found.name} is {output.phase(found.phase)}.")
+        click.echo(f"Session {found.name} {output.is_now(found.phase)}.")

@@ -1,5 +1,7 @@
 """Why a job waits: Slurm's pending reasons as sentences for people."""
 
+import re
+
 _EXACT = {
     "": "",
     "None": "Slurm has not looked at it yet.",
@@ -85,9 +87,10 @@ def _limit(word: str) -> str:
     who = next((text for start, text in _WHO.items() if word.startswith(start)), "")
     if not who:
         return ""
-    what = next((text for part, text in _WHAT.items() if part in word.removeprefix("MaxJobsPer")), "resources")
+    of = re.sub(r"^(QOS|Assoc(iation)?|MaxJobs)|Per(Job|User|Account|Node).*", "", word)
+    what = next((text for part, text in _WHAT.items() if part in of), "resources")
     if "Minutes" in word:
-        what = f"the budget of {what} (minutes)"
+        return f"The budget (minutes of {what}) of {who} is used up."
     if "PerJob" in word or "Wall" in word:
         return f"It asks for more {what} than {who} allows a job."
     if "PerUser" in word or word.startswith("QOSMaxJobs"):

@@ -161,7 +161,7 @@ def test_stopping_several(gateway: Any, sluice: Any) -> None:
     for name in ("a", "b", "c"):
         sluice("launch", "count", "--name", name, "--no-wait")
     done = sluice("stop", "a", "nobody", "b", "--wait", "--timeout", "20", code=3)
-    assert done.stdout.count("is stopped") == 2
+    assert done.stdout.count("was stopped") == 2
     assert "there is no session 'nobody'" in done.stderr
     assert [s["name"] for s in json.loads(sluice("stop", "--all", "--wait", "--json").stdout)] == ["c"]
     assert "There are no live sessions." in sluice("stop", "--all").stderr
