@@ -131,8 +131,8 @@ class Stop(_Part):
     """How a job is ended.
 
     Requests in flight get up to `grace`; `kill_after` counts from the request to stop until nothing of the job
-    is left (keep it at or below the site's KillWait). A service begins to stop `before_limit` before its time
-    limit.
+    is left (keep it at or below the site's KillWait). The stop begins `before_limit` before the time limit (a tenth
+    of the job's time at most; 0: never), and then a program has until the limit.
     """
 
     grace: Seconds = 15
@@ -172,6 +172,7 @@ class JobSpec(_Part):
             raise ValueError("a service job has a service, a batch job has none")
         if self.kind == "service" and not self.client_ca:
             raise ValueError("a service job needs client_ca")
-        if not self.directory or ".." in self.directory.split("/") or self.directory.startswith("~"):
-            raise ValueError("directory: absolute, or relative to the home directory, without '..' and '~'")
+        parts = self.directory.split("/")
+        if not self.directory or ".." in parts or self.directory.startswith("~") or ":" in self.directory:
+            raise ValueError("directory: absolute, or relative to the home directory, without '..', '~' and ':'")
         return self

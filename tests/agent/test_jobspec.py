@@ -31,6 +31,7 @@ def test_a_spec_survives_json() -> None:
         {"directory": "~/x"},
         {"directory": "a/../../b"},
         {"directory": ""},
+        {"directory": "a:b"},
         {"session": "../x"},
         {"version": 2},
         {"unknown": 1},
