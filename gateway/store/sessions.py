@@ -1,6 +1,6 @@
 """Sessions in the database. Reads start from the caller (`visible_to`); writes are guarded by the version read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ class SessionQuery(BaseModel):
     cluster: str | None = None
     name: str | None = None
     ended: bool | None = None
+    labels: Mapping[str, str] = {}
     cursor: str | None = None
     limit: int = 50
 
@@ -72,6 +73,8 @@ def find(connection: Connection, caller: Principal, query: SessionQuery) -> tupl
             wanted = wanted.where(sessions.c[name] == value)
     if query.phase is not None:
         wanted = wanted.where(sessions.c.phase == query.phase.value)
+    for key, value in query.labels.items():
+        wanted = wanted.where(sessions.c.plan["labels"][key].as_string() == value)
     if query.cursor is not None:
         wanted = wanted.where(sessions.c.id < query.cursor)
     rows = connection.execute(wanted.order_by(sessions.c.id.desc()).limit(query.limit + 1)).all()

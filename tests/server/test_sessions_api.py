@@ -118,6 +118,21 @@ async def test_lists_are_filtered_and_paged_newest_first(api: httpx.AsyncClient)
         assert (await api.get("/sessions", params=bad)).status_code == 422
 
 
+async def test_labels_find_sessions_again(api: httpx.AsyncClient) -> None:
+    await start(api, name="a", labels={"team": "x", "a.b/c": "1"})
+    await start(api, name="b", labels={"team": "x"})
+    await start(api, name="c", labels={"team": "y"})
+
+    async def names(query: str) -> list[str]:
+        return [item["name"] for item in (await api.get(f"/sessions?{query}")).json()["items"]]
+
+    assert await names("label=team=x") == ["b", "a"]
+    assert await names("label=team=x&label=a.b/c=1") == ["a"]
+    assert await names("label=team=") == []
+    for bad in ("team", 'a"b=c', "=x"):
+        assert (await api.get("/sessions", params={"label": bad})).status_code == 422
+
+
 async def test_the_script_is_what_a_dry_run_shows(api: httpx.AsyncClient, site: Site) -> None:
     body = {"recipe": "count", "parameters": {"to": 7}, "resources": {"time": "10m"}}
     dry = await api.post("/sessions", params={"dry_run": "true"}, json=body)

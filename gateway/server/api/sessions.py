@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import StringConstraints
 
 from gateway.core import sessions
 from gateway.model.api import Page, ScriptView, SessionRequest, SessionView
@@ -18,6 +19,7 @@ router = APIRouter(prefix="/sessions", tags=["sessions"])
 
 PhaseWord = Literal["requested", "queued", "starting", "ready", "running", "stopping", "succeeded", "failed", "stopped"]
 MAX_PAGE = 500
+LABEL = r"^[A-Za-z0-9._/-]{1,63}=.{0,255}$"
 Key = Annotated[
     str | None,
     Header(
@@ -82,6 +84,10 @@ async def list_sessions(
     name: Annotated[str | None, Query(description="Only of this name.")] = None,
     project: Annotated[str | None, Query(description="Only of this project.")] = None,
     cluster: Annotated[str | None, Query(description="Only on this cluster.")] = None,
+    label: Annotated[
+        list[Annotated[str, StringConstraints(pattern=LABEL)]] | None,
+        Query(description="Only with this label, `name=value`; several must all be there.", examples=["experiment=42"]),
+    ] = None,
     cursor: Annotated[
         str | None, Query(description="`next` of the page before.", pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
     ] = None,
@@ -95,6 +101,7 @@ async def list_sessions(
         name=name,
         project=project,
         cluster=cluster,
+        labels=dict(pair.split("=", 1) for pair in label or ()),
         cursor=cursor,
         limit=limit,
     )
