@@ -8,7 +8,6 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.core.context import Gateway
-from gateway.errors import Unavailable
 from gateway.identity.local import LocalIdentity
 from gateway.model.api import HealthView
 from gateway.store import clusters
@@ -34,10 +33,7 @@ def rest(gateway: Gateway) -> Api:
     async def metrics(gateway: Gw, caller: Caller, request: Request) -> Response:
         """Sessions and clusters from the database, and what this process counts of itself."""
         del caller
-        try:
-            picture = await gateway.db.read(Picture.read, gateway.clock())
-        except SQLAlchemyError as error:
-            raise Unavailable("the database does not answer", hint="Try again in a moment.") from error
+        picture = await gateway.db.read(Picture.read, gateway.clock())
         shown = CollectorRegistry()
         shown.register(picture)
         text = generate_latest(shown) + generate_latest(request.state.metrics.registry) + generate_latest(process)

@@ -309,3 +309,20 @@ async def test_a_session_that_ended_is_served_no_more(plane: Any) -> None:
         return int((await plane.http.post("/v1/completions", json={"model": "tiny"})).status_code) == 404
 
     await plane.site.until(withdrawn, "the route is withdrawn")
+
+
+async def test_the_last_table_is_served_while_the_database_is_away(plane: Any) -> None:
+    await plane.serve(Model())
+    assert (await plane.http.post("/v1/completions", json={"model": "tiny"})).status_code == 200
+    database = plane.site.gateway.settings.state_dir / "sluice.db"
+    plane.site.gateway.db.engine.dispose()
+    database.rename(plane.folder / "away.db")
+    database.mkdir()
+    for _ in range(5):
+        assert (await plane.http.post("/v1/completions", json={"model": "tiny"})).status_code == 200
+    assert (await plane.http.post("/v1/completions", json={"model": "none"})).status_code == 503
+    assert (await plane.http.get("/v1/models")).json()["data"][0]["id"] == "tiny"
+    database.rmdir()
+    (plane.folder / "away.db").rename(database)
+    await plane.serve(Model(), parameters={"alias": "new"})
+    assert (await plane.http.post("/v1/completions", json={"model": "new"})).status_code == 200

@@ -1,5 +1,6 @@
 """The monitoring service over real HTTP: what Prometheus gets, and what is well."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+DOCS = Path(__file__).parents[2] / "docs/concepts/monitoring.md"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -66,6 +68,9 @@ async def test_sessions_clusters_and_requests_are_counted(http: httpx.AsyncClien
     asked = {"service": "monitoring", "method": "GET"}
     assert value(samples, "sluice_http_requests_total", **asked, route="unmatched", status="404") == 1
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
+    documented = set(re.findall(r"^\| `(sluice_\w+)`", DOCS.read_text(), re.MULTILINE))
+    shown = {re.sub(r"_(bucket|count|sum)$", "", name) for name, _ in samples if name.startswith("sluice_")}
+    assert {name for name in shown if not name.endswith("_created")} == documented
     again = await scraped(http)
     assert value(again, "sluice_http_requests_total", **asked, route="/monitoring/metrics", status="200") == 1
 
