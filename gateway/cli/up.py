@@ -87,8 +87,10 @@ def _cluster(place: "Place", asked: _Asked, steps: Steps) -> str:
     """Bring the local cluster up; its part of the settings."""
     from gateway.cli.local import Brought
     from gateway.cluster import Cluster
+    from gateway.cluster.lifecycle import check_machine
     from gateway.errors import ClusterNotFound, Conflict
 
+    check_machine()
     before = place.brought()
     if before.cluster not in (None, asked.name):
         raise Conflict(f"the cluster {before.cluster!r} is up", hint="End it first: sluice down")
@@ -100,13 +102,17 @@ def _cluster(place: "Place", asked: _Asked, steps: Steps) -> str:
     place.remember(Brought(asked.name, made, before.created))
     place.images.mkdir(exist_ok=True)
     place.images.chmod(0o1777)  # as /home/images of a cluster: everybody adds, nobody removes another's
-    with steps.step(f"Slurm cluster {asked.name}") as tell:
-        cluster = Cluster.up(
-            asked.name,
-            asked.nodes,
-            images=str(place.images) if made else None,
-            progress=lambda stage, detail: tell(f"{stage} {detail}"),
-        )
+    try:
+        with steps.step(f"Slurm cluster {asked.name}") as tell:
+            cluster = Cluster.up(
+                asked.name,
+                asked.nodes,
+                images=str(place.images) if made else None,
+                progress=lambda stage, detail: tell(f"{stage} {detail}"),
+            )
+    except Exception:
+        place.remember(before)  # nothing of it is left
+        raise
     created = cluster.record.created
     if before.created and before.created != created:
         _forget_lost_sessions(place, steps)
