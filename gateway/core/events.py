@@ -13,11 +13,18 @@ LOOK_AGAIN = 1.0
 
 
 async def follow(
-    gateway: Gateway, caller: Principal, *, session: str | None = None, after: int = 0, until_end: bool = False
+    gateway: Gateway,
+    caller: Principal,
+    *,
+    session: str | None = None,
+    after: int = 0,
+    until_end: bool = False,
+    wait: bool = True,
 ) -> AsyncIterator[Event]:
     """The caller's events with ids above `after`, of one session or of all, as they are written.
 
-    With `until_end` the stream of a session ends when the session has ended and all of its events are out.
+    With `until_end` the stream of a session ends when the session has ended and all of its events are out; without
+    `wait` any stream ends when all that is there is out.
     Other processes write, too, so the database is looked at every second even when nobody rang.
     """
     session_id = (await gateway.db.read(sessions.get, caller, session)).id if session else None
@@ -30,7 +37,7 @@ async def follow(
         for event in found:
             after = event.id
             yield event
-        if ended and len(found) < store.PAGE:
+        if (ended or not wait) and len(found) < store.PAGE:
             return
         if not found:
             await gateway.news.wait(LOOK_AGAIN)

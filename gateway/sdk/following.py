@@ -12,9 +12,6 @@ LONGEST_PAUSE = 2.0
 GIVE_UP = 300.0
 PATIENCE = 45.0
 """Seconds without a sign of life (the gateway sends one every 15) after which a stream counts as lost."""
-SILENCE = 1.0
-"""Seconds after which a reader who does not follow has all the events that there are."""
-
 _UP = {"ready", "running"}
 _LINE = 400
 _MOST = 200_000

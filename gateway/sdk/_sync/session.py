@@ -6,8 +6,6 @@ from contextlib import closing
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
-from httpx import ReadTimeout
-
 from gateway.errors import NotReady, Unavailable
 from gateway.model.api import EventView, LogChunk, ScriptView, SessionView
 from gateway.sdk import following, wire
@@ -184,26 +182,23 @@ def follow_events(
 ) -> Generator[EventView, None, None]:
     """Events of one session until it has ended, or of all of the caller's; resumed where a lost connection broke off.
 
-    Without `follow` only those that are there already: the stream is left when it falls silent.
+    Without `follow` only those that are there already.
     """
     path = "/events" if ref is None else f"/sessions/{wire.quoted(ref)}/events"
-    params = {} if ref is None else {"until_end": "true"}
-    patience = following.PATIENCE if follow else following.SILENCE
+    params = {"follow": "true" if follow else "false", **({} if ref is None else {"until_end": "true"})}
     last, pause, answered = "" if after is None else str(after), following.FIRST_PAUSE, monotonic()
     while True:
         try:
-            stream = transport.events(path, after=last, read_timeout=patience, params=params)
+            stream = transport.events(path, after=last, read_timeout=following.PATIENCE, params=params)
             with closing(stream) as events:
                 for event in events:
                     answered, pause = monotonic(), following.FIRST_PAUSE
                     if event is not None:
                         last = event.id or last
                         yield wire.parse(EventView, event.data, transport.url + path)
-            if ref is not None and _has_ended(transport, ref):
+            if not follow or (ref is not None and _has_ended(transport, ref)):
                 return
-        except Unavailable as error:
-            if not follow and isinstance(error.__cause__, ReadTimeout):
-                return
+        except Unavailable:
             if not follow or monotonic() - answered > following.GIVE_UP:
                 raise
         sleep(pause)

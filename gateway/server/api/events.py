@@ -22,6 +22,7 @@ LastEventId = Annotated[
     Header(alias="Last-Event-ID", ge=0, description="Id of the last event that you have; you get what followed it."),
 ]
 After = Annotated[int | None, Query(ge=0, description="The same for those who cannot set headers.")]
+Follow = Annotated[bool, Query(description="Go on as things happen; else end when all that is known is out.")]
 _STREAM: Responses = {
     200: {
         "description": "Server-sent events: `id`, `event` (the type) and `data` (JSON).",
@@ -46,11 +47,12 @@ async def of_one(
     after: After = None,
     *,
     until_end: Annotated[bool, Query(description="End the stream when the session has ended.")] = False,
+    follow: Follow = True,
 ) -> StreamingResponse:
     """From the session's first event on, or from where you left off. A comment every 15 s keeps the line alive."""
     session = await sessions.get(gateway, caller, ref)
     start = last if last is not None else after or 0
-    source = events.follow(gateway, caller, session=session.id, after=start, until_end=until_end)
+    source = events.follow(gateway, caller, session=session.id, after=start, until_end=until_end, wait=follow)
     return streams.events(request, _sent(source))
 
 
@@ -62,12 +64,18 @@ async def of_one(
     responses={**_STREAM, **problems(422)},
 )
 async def of_all(
-    gateway: Gw, caller: Caller, request: Request, last: LastEventId = None, after: After = None
+    gateway: Gw,
+    caller: Caller,
+    request: Request,
+    last: LastEventId = None,
+    after: After = None,
+    *,
+    follow: Follow = True,
 ) -> StreamingResponse:
     """From now on, or from where you left off; `after=0` tells everything that is still known."""
     start = last if last is not None else after
     begin = start if start is not None else await events.newest(gateway)
-    return streams.events(request, _sent(events.follow(gateway, caller, after=begin)))
+    return streams.events(request, _sent(events.follow(gateway, caller, after=begin, wait=follow)))
 
 
 async def _sent(source: AsyncIterator[Event]) -> AsyncIterator[streams.Sent]:
