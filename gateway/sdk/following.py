@@ -12,6 +12,7 @@ LONGEST_PAUSE = 2.0
 GIVE_UP = 300.0
 PATIENCE = 45.0
 """Seconds without a sign of life (the gateway sends one every 15) after which a stream counts as lost."""
+
 _UP = {"ready", "running"}
 _LINE = 400
 _MOST = 200_000
