@@ -37,8 +37,14 @@ class Scheduler(Protocol):
     async def find(self, name: str, user: str) -> SeenJob | None:
         """A job of the user by its name, in queue or accounting; None only if both answered and neither has it."""
 
+    async def terminate(self, job_id: int, user: str) -> None:
+        """Send SIGTERM to a running job's batch script alone, as its owner: the script ends the job in good order.
+
+        No error if it has ended already; Forbidden if Slurm refuses.
+        """
+
     async def cancel(self, job_id: int, user: str) -> None:
-        """End a job as its owner. No error if it has ended already; Forbidden if Slurm refuses."""
+        """End a job as its owner, every process of it at once. No error if it has ended already; else Forbidden."""
 
     async def inventory(self) -> Inventory: ...
 

@@ -231,6 +231,15 @@ async def _find(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
     return lambda current, now: life.submitted(current, job_id, now)
 
 
+async def _terminate(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
+    """Let the agent end the job: requests in flight are finished, programs save what they have."""
+    del gateway
+    if session.job.job_id is not None:
+        await cluster.scheduler.terminate(session.job.job_id, session.unix_user)
+        log.info("terminated", session=session.id, job_id=session.job.job_id)
+    return lambda current, _: current
+
+
 async def _cancel(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
     del gateway
     if session.job.job_id is not None:
@@ -253,4 +262,4 @@ async def _probe(gateway: Gateway, cluster: Cluster, session: Session) -> Change
     return lambda current, now: life.probed(current, announced, "", now) if current.phase is Phase.STARTING else current
 
 
-_ACTS = {Act.SUBMIT: _submit, Act.FIND: _find, Act.CANCEL: _cancel, Act.PROBE: _probe}
+_ACTS = {Act.SUBMIT: _submit, Act.FIND: _find, Act.TERMINATE: _terminate, Act.CANCEL: _cancel, Act.PROBE: _probe}

@@ -20,6 +20,7 @@ from gateway.model.job import Job, JobState, SeenJob
 from gateway.model.plan import Plan
 
 CANCEL_AGAIN = timedelta(seconds=30)
+STOP_SLACK = timedelta(seconds=10)
 LOST_AFTER = timedelta(minutes=15)
 MISSED_GRACE = timedelta(seconds=10)
 
@@ -85,6 +86,7 @@ class Act(StrEnum):
 
     SUBMIT = "submit"
     FIND = "find"
+    TERMINATE = "terminate"
     CANCEL = "cancel"
     PROBE = "probe"
 
@@ -123,9 +125,10 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
         return Step(session=end(session, *verdict(session, seen), now, at=seen.end_time))
     if stop or seen.state.ended:
         session = move(session, Phase.STOPPING, session.reason or "stopping", now, endpoint=None)
-        if seen.state.ended or (job.cancelled_at is not None and now < job.cancelled_at + CANCEL_AGAIN):
+        if seen.state.ended or (job.cancelled_at is not None and now < job.cancelled_at + patience(session)):
             return Step(session=session)
-        return Step(session=_with_job(session, cancelled_at=now), act=Act.CANCEL)
+        gently = seen.state is JobState.RUNNING and job.cancelled_at is None
+        return Step(session=_with_job(session, cancelled_at=now), act=Act.TERMINATE if gently else Act.CANCEL)
     match seen.state:
         case JobState.PENDING:
             again = "Requeued by Slurm; waiting to start again." if seen.restarts else ""
@@ -158,11 +161,17 @@ def _missing(session: Session, now: datetime) -> Step | None:
     return Step(session=end(session, Phase.FAILED, "job_lost", message, now))
 
 
+def patience(session: Session) -> timedelta:
+    """How long an end that was asked for may take before it is asked for again, and then less gently."""
+    return max(CANCEL_AGAIN, timedelta(seconds=session.plan.lifecycle.kill_after) + STOP_SLACK)
+
+
 def verdict(session: Session, seen: SeenJob) -> tuple[Phase, str, str]:
     """How an ended job ends its session: phase, reason (a stable word), and a sentence for people."""
     told, job = parse(seen.comment), f"Job {seen.job_id}"
     batch = session.plan.kind == "batch"
-    if seen.state is JobState.COMPLETED and batch:
+    finished = isinstance(told, Ended) and told.reason == "finished"
+    if seen.state is JobState.COMPLETED and batch and (finished or session.stop_requested_at is None):
         return Phase.SUCCEEDED, "finished", "Finished."
     if session.stop_requested_at is not None:
         return Phase.STOPPED, "stopped", "Stopped on request."
@@ -200,7 +209,7 @@ def verdict(session: Session, seen: SeenJob) -> tuple[Phase, str, str]:
 
 _ENDINGS = {
     "image_missing": "The image {image} is not on the node. Build it again: sluice image build {image}.",
-    "start_failed": "The container could not be started (exit code {code}). See the session's log.",
+    "start_failed": "It ended before it was ready (exit code {code}). See the session's log.",
     "service_exited": "The service ended by itself with exit code {code}. See the session's log.",
     "probe_timeout": "The service did not become ready in time. See the session's log.",
     "agent_error": "The agent in the job failed. See the session's log.",

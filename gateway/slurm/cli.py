@@ -126,8 +126,13 @@ class CliScheduler:
             found = [left_queue(job) for job in rows if job.name == name]
         return max(found, key=lambda job: job.job_id, default=None)
 
+    async def terminate(self, job_id: int, user: str) -> None:
+        await self._scancel(commands.scancel_batch(job_id), job_id, user)
+
     async def cancel(self, job_id: int, user: str) -> None:
-        command = commands.scancel(job_id)
+        await self._scancel(commands.scancel(job_id), job_id, user)
+
+    async def _scancel(self, command: Command, job_id: int, user: str) -> None:
         done = await self._run(command, user)
         problem = from_stderr(done.stderr)
         if problem.number in ALREADY_OVER or (done.returncode == 0 and not done.stderr.strip()):

@@ -192,6 +192,11 @@ def scancel(job_id: int) -> Command:
     return _command("scancel", str(job_id))
 
 
+def scancel_batch(job_id: int) -> Command:
+    """SIGTERM to the batch script alone: what it runs keeps its container's file system until it is told to end."""
+    return _command("scancel", "--batch", "--signal=TERM", str(job_id))
+
+
 def scontrol_show(what: str) -> Command:
     """`partitions` or `nodes`, all of them, as JSON: the same as slurmrestd gives."""
     return _command("scontrol", "show", what, "--all", "--json")

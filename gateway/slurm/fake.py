@@ -40,6 +40,7 @@ class Faults:
     lose_requests: int = 0  # the next submits do not arrive, and who submits cannot tell
     lose_answers: int = 0  # the next submits are taken, their answers lost
     refuse_requests: int = 0  # the next submits certainly do not arrive
+    deaf_scripts: bool = False  # batch scripts do not mind SIGTERM
     delay: float = 0.0  # seconds before any answer
 
 
@@ -151,13 +152,26 @@ class FakeSlurm:
         past = [job for job in mine if job.in_accounting]
         return left_queue(max(past, key=lambda job: job.seen.job_id).seen) if past else None
 
-    async def cancel(self, job_id: int, user: str) -> None:
-        await self._answer("cancel")
+    async def terminate(self, job_id: int, user: str) -> None:
+        await self._answer("terminate")
+        job = self._owned(job_id, user)
+        if job is not None and job.seen.state is JobState.RUNNING and not self.faults.deaf_scripts:
+            self._end(job, JobState.COMPLETED, exit_code=0)
+            self._advance()
+
+    def _owned(self, job_id: int, user: str) -> _Job | None:
         job = self._jobs.get(job_id)
         if job is None or not job.in_queue or job.seen.state not in _LIVE:
-            return
+            return None
         if job.user != user:
             raise Forbidden(f"Slurm does not let {user} cancel job {job_id}: Access/permission denied")
+        return job
+
+    async def cancel(self, job_id: int, user: str) -> None:
+        await self._answer("cancel")
+        job = self._owned(job_id, user)
+        if job is None:
+            return
         ran = job.seen.state is not JobState.PENDING
         self._end(job, JobState.CANCELLED, exit_code=None if ran else 0, signal=15 if ran else None)
         self._advance()

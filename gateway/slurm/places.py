@@ -64,6 +64,9 @@ class WithPlaces:
     async def find(self, name: str, user: str) -> SeenJob | None:
         return await self._inner.find(name, user)
 
+    async def terminate(self, job_id: int, user: str) -> None:
+        await self._inner.terminate(job_id, user)
+
     async def cancel(self, job_id: int, user: str) -> None:
         await self._inner.cancel(job_id, user)
 
@@ -75,3 +78,4 @@ class WithPlaces:
 
     async def close(self) -> None:
         await self._inner.close()
+        await self._shell.close()

@@ -137,9 +137,15 @@ class RestScheduler:
             ("skip_steps", "true"),
         ]
 
+    async def terminate(self, job_id: int, user: str) -> None:
+        await self._delete(job_id, user, [("signal", "SIGTERM"), ("flags", "BATCH_JOB")])
+
     async def cancel(self, job_id: int, user: str) -> None:
+        await self._delete(job_id, user, [])
+
+    async def _delete(self, job_id: int, user: str, params: Sequence[tuple[str, str]]) -> None:
         try:
-            answer = await self._client.send("DELETE", "slurm", f"/job/{job_id}", user=user)
+            answer = await self._client.send("DELETE", "slurm", f"/job/{job_id}", user=user, params=params)
         except AnswerLost as lost:
             raise SchedulerUnavailable(
                 f"the answer to the cancel of job {job_id} was lost: {lost}", hint="Cancel it again."

@@ -140,6 +140,14 @@ async def until(true: Callable[[], bool], deadline: float = 20) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_still(count: Callable[[], int], quiet: float = 0.3) -> None:
+    """Until something has begun and moves no more."""
+    seen = 0
+    while not seen or seen != count():
+        seen = count()
+        await asyncio.sleep(quiet)
+
+
 async def count_then_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     data = await reader.read()
     writer.write(b"%d bytes" % len(data))
@@ -190,10 +198,7 @@ async def test_a_client_that_does_not_read_stops_the_service_not_the_memory(site
     await site.serve(flood)
     client = await site.client()
     await asyncio.to_thread(client.send, b"!")
-    seen = -1
-    while seen != written or not written:  # until nothing moves any more
-        seen = written
-        await asyncio.sleep(0.3)
+    await until_still(lambda: written)
     assert written < 32 << 20
     assert len(await asyncio.to_thread(client.read)) > 0  # and it goes on once the client reads
     before = written

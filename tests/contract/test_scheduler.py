@@ -55,6 +55,20 @@ async def test_a_running_job_is_cancelled_by_its_owner_only(case: Any) -> None:
     await case.scheduler.cancel(job_id, case.owner)  # a second time is no error
 
 
+async def test_a_job_that_is_terminated_ends_itself_in_good_order(case: Any) -> None:
+    script = case.script("trap 'exit 0' TERM; scontrol update JobId=$SLURM_JOB_ID Comment=armed; sleep 300 & wait")
+    job_id = await case.submit(script)
+    await case.until(
+        job_id, lambda job: job.state is JobState.RUNNING and (case.fake is not None or job.comment == "armed")
+    )
+    with pytest.raises(Forbidden):
+        await case.scheduler.terminate(job_id, case.other)
+    await case.scheduler.terminate(job_id, case.owner)
+    ended = await case.until(job_id, lambda job: job.state.ended)
+    assert (ended.state, ended.exit_code, ended.signal) == (JobState.COMPLETED, 0, None)
+    await case.scheduler.terminate(job_id, case.owner)  # a second time is no error
+
+
 async def test_a_pending_job_says_why_and_is_cancelled(case: Any) -> None:
     job_id = await case.submit(case.script("sleep 300", nodes=3, tasks=3))
     seen = await case.until(job_id, lambda job: bool(job.reason))

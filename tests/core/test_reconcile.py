@@ -162,7 +162,22 @@ async def test_stop_works_in_every_phase_and_twice(world: Any, ask: Ask, when: s
     await world.turn(3)
     stopped = await now(world, session)
     assert (stopped.phase, stopped.reason) == (Phase.STOPPED, "stopped")
-    assert all(seen.state is JobState.CANCELLED for _, _, seen in world.slurm.submitted())
+    assert all(seen.state.ended for _, _, seen in world.slurm.submitted())
+
+
+async def test_a_program_that_does_not_end_when_told_is_ended(world: Any, ask: Ask) -> None:
+    session = await ask("echo")
+    await world.turn()
+    world.slurm.start(1)
+    world.slurm.faults.deaf_scripts = True
+    await sessions.stop(world.gateway, world.caller, session.id)
+    await world.turn(3)
+    assert (await now(world, session)).phase is Phase.STOPPING
+    assert (world.slurm.calls["terminate"], world.slurm.calls["cancel"]) == (1, 0)
+    world.time.pass_(60)
+    await world.turn(2)
+    assert (await now(world, session)).phase is Phase.STOPPED
+    assert world.slurm.submitted()[0][2].state is JobState.CANCELLED
 
 
 async def test_a_job_that_left_the_queue_is_asked_for_in_accounting(world: Any, ask: Ask) -> None:

@@ -147,13 +147,27 @@ def test_a_service_that_ends_by_itself_has_failed_and_says_how(told: SeenJob, re
 def test_a_stop_is_sent_again_only_after_a_while() -> None:
     first = life.step(submitted(phase=Phase.READY, stop_requested_at=NOW), seen(JobState.RUNNING), NOW)
     assert first is not None
-    assert (first.session.phase, first.act) == (Phase.STOPPING, Act.CANCEL)
+    assert (first.session.phase, first.act) == (Phase.STOPPING, Act.TERMINATE)
     second = life.step(first.session, seen(JobState.RUNNING), NOW + timedelta(seconds=1))
     assert second is not None
     assert second.act is None
-    third = life.step(first.session, seen(JobState.RUNNING), NOW + life.CANCEL_AGAIN)
+    third = life.step(first.session, seen(JobState.RUNNING), NOW + life.patience(first.session))
     assert third is not None
     assert third.act is Act.CANCEL
+
+
+def test_what_does_not_run_has_nothing_to_save() -> None:
+    step = life.step(submitted(stop_requested_at=NOW), seen(JobState.PENDING), NOW)
+    assert step is not None
+    assert step.act is Act.CANCEL
+
+
+@pytest.mark.parametrize("kind", ["service", "batch"])
+def test_what_ended_because_it_was_told_to_is_stopped(kind: str) -> None:
+    told = seen(JobState.COMPLETED, comment="sluice/1 ended reason=stopped code=0", exit_code=0)
+    step = life.step(submitted(kind, phase=Phase.STOPPING, stop_requested_at=NOW), told, NOW)
+    assert step is not None
+    assert (step.session.phase, step.session.reason) == (Phase.STOPPED, "stopped")
 
 
 def test_a_job_that_nobody_knows_is_lost_only_after_long() -> None:
@@ -214,7 +228,7 @@ def test_whatever_slurm_says_the_rules_hold(story: list[SeenJob | None], stop: b
             assert after.message
         if after.phase is Phase.READY and kind == "service":
             assert after.endpoint == current.endpoint
-        if step.act is Act.CANCEL:
+        if step.act in {Act.CANCEL, Act.TERMINATE}:
             assert stop
         assert (after.phase is Phase.STOPPED) <= stop
         current = after
