@@ -54,6 +54,17 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     return answers
 
 
+def labels(pairs: Iterable[str]) -> dict[str, str]:
+    """Labels by name, from `--label NAME=VALUE`."""
+    found = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--label")
+        found[name] = value
+    return found
+
+
 def _value(name: str, text: str) -> str:
     if not text.startswith("@"):
         return text

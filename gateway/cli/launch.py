@@ -70,7 +70,7 @@ def launch(
         "version": version,
         "project": project,
         "cluster": cluster,
-        "labels": _labels(labels) or None,
+        "labels": answers.labels(labels) or None,
     }
     with connect() as sluice:
         if dry_run:
@@ -94,16 +94,6 @@ def _show_script(sluice: "Sluice", recipe: str, options: "SessionOptions", *, as
         output.emit(script)
     else:
         click.echo(script.script, nl=not script.script.endswith("\n"))
-
-
-def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
-    labels = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not sign or not name:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--label")
-        labels[name] = value
-    return labels
 
 
 def _say_how_to_use(session: "Session", url: str) -> None:

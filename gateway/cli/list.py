@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli import complete, output
+from gateway.cli import answers, complete, output
 from gateway.cli.options import PHASES
 
 
@@ -12,6 +12,7 @@ from gateway.cli.options import PHASES
 @click.option("--recipe", metavar="NAME", help="Only of this recipe.", shell_complete=complete.recipes)
 @click.option("--cluster", metavar="NAME", help="Only on this cluster.", shell_complete=complete.clusters)
 @click.option("--project", metavar="NAME", help="Only of this project.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; several: all.")
 @output.json_option
 def list_(
     *,
@@ -20,6 +21,7 @@ def list_(
     recipe: str | None,
     cluster: str | None,
     project: str | None,
+    labels: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """List your live sessions, newest first. With --json: the array that the API gives."""
@@ -31,7 +33,7 @@ def list_(
         found = [
             session.view
             for session in sluice.sessions.list(
-                ended=ended, phase=phase, recipe=recipe, cluster=cluster, project=project
+                ended=ended, phase=phase, recipe=recipe, cluster=cluster, project=project, labels=answers.labels(labels)
             )
         ]
     if as_json:

@@ -62,6 +62,13 @@ def test_launch_prints_the_session_as_json(gateway: Any, sluice: Any) -> None:
     assert gateway.job_id(told["id"]) == 1
 
 
+def test_sessions_are_found_by_their_labels(sluice: Any) -> None:
+    sluice("launch", "count", "--no-wait", "--name", "a", "--label", "run=1", "--label", "by=me")
+    sluice("launch", "count", "--no-wait", "--name", "b", "--label", "run=2")
+    found = json.loads(sluice("list", "--label", "run=1", "--label", "by=me", "--json").stdout)
+    assert [session["name"] for session in found] == ["a"]
+
+
 def test_one_key_starts_one_session(sluice: Any) -> None:
     arguments = ("launch", "count", "--no-wait", "--json", "--idempotency-key", "k1")
     assert json.loads(sluice(*arguments).stdout)["id"] == json.loads(sluice(*arguments).stdout)["id"]

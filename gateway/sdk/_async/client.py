@@ -124,6 +124,7 @@ class AsyncSessions:
         name: str | None = None,
         project: str | None = None,
         cluster: str | None = None,
+        labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[AsyncSession, None]:
         """All that match, newest first, page by page as they are asked for."""
@@ -137,6 +138,7 @@ class AsyncSessions:
                 name=name,
                 project=project,
                 cluster=cluster,
+                label=[f"{key}={value}" for key, value in labels.items()] if labels else None,
                 limit=page_size,
                 cursor=cursor,
             )

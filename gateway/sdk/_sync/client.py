@@ -123,6 +123,7 @@ class Sessions:
         name: str | None = None,
         project: str | None = None,
         cluster: str | None = None,
+        labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> Generator[Session, None, None]:
         """All that match, newest first, page by page as they are asked for."""
@@ -136,6 +137,7 @@ class Sessions:
                 name=name,
                 project=project,
                 cluster=cluster,
+                label=[f"{key}={value}" for key, value in labels.items()] if labels else None,
                 limit=page_size,
                 cursor=cursor,
             )
