@@ -34,7 +34,7 @@ def as_openai(error: SluiceError, where: Mapping[str, str]) -> Response:
     status = 400 if isinstance(error, Invalid) else status_of(type(error))
     kind = next((word for parent, word in _TYPES.items() if isinstance(error, parent)), "server_error")
     said = {
-        "message": str(error).replace("\n", " "),
+        "message": f"{error.message}. {error.hint}" if error.hint else error.message,
         "type": kind,
         "param": error.details.get("param"),
         "code": error.details.get("code", error.code),

@@ -52,6 +52,8 @@ class Routes:
     def __init__(self, gateway: Gateway, path: Path) -> None:
         self._gateway, self._path = gateway, path
         self._routes: dict[str, Route] = {}
+        self._by_name: dict[tuple[str, str], Route] = {}
+        self._by_model: dict[str, list[Route]] = {}
         self._upstreams: dict[Endpoint, Upstream] = {}
         self._newest = -1
         self._read_at = float("-inf")
@@ -113,15 +115,11 @@ class Routes:
             return False
 
     def _serving(self, caller: Principal, model: str) -> Sequence[Route]:
-        offered = [route for route in self.visible(caller) if route.model is not None]
-        for found in (
-            [route for route in offered if route.id == model.upper()],
-            [route for route in offered if route.name == model and route.owner == caller.name],
-            [route for route in offered if route.model == model],
-        ):
-            if found:
-                return sorted(found, key=lambda route: route.upstream.in_flight)
-        return []
+        exact = self._session(caller, model)
+        if exact is not None and exact.model is not None:
+            return [exact]
+        found = [route for route in self._by_model.get(model, ()) if route.seen_by(caller)]
+        return sorted(found, key=lambda route: route.upstream.in_flight)
 
     async def session(self, caller: Principal, ref: str) -> Route:
         """A ready session by id or name. NotReady if it has no endpoint now; SessionNotFound."""
@@ -134,7 +132,7 @@ class Routes:
         route = self._routes.get(ref.upper())
         if route is not None and route.seen_by(caller):
             return route
-        return next((r for r in self._routes.values() if r.name == ref and r.owner == caller.name), None)
+        return self._by_name.get((caller.name, ref))
 
     async def coming(self, caller: Principal, model: str) -> Session | None:
         """A model server of the caller's that is not ready yet and would serve this model."""
@@ -159,6 +157,11 @@ class Routes:
         for endpoint in [endpoint for endpoint in self._upstreams if endpoint not in used]:
             self._upstreams.pop(endpoint).close()
         self._routes = routes
+        self._by_name = {(route.owner, route.name): route for route in routes.values()}
+        self._by_model = {}
+        for route in routes.values():
+            if route.model is not None:
+                self._by_model.setdefault(route.model, []).append(route)
 
     def _route(self, session: Session, endpoint: Endpoint) -> Route:
         service = session.plan.service

@@ -17,6 +17,8 @@ from gateway.errors import NotFound
 PREFIX = "/s"
 _PATH = re.compile(rb"/s/([A-Za-z0-9-]{1,63})(/.*)?", re.DOTALL)
 _COOKIE_PATH = re.compile(rb";\s*path=([^;]*)", re.IGNORECASE)
+#: What speaks for the whole origin, which is the gateway's and not one session's.
+_FOR_THE_ORIGIN = frozenset({b"service-worker-allowed", b"clear-site-data", b"strict-transport-security", b"alt-svc"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
@@ -61,7 +63,7 @@ class SessionProxy:
 
 def moved(headers: Headers, prefix: bytes, host: bytes) -> Headers:
     """An answer's headers with redirects and cookies of the service put under its prefix, unless it did so itself."""
-    return [(name, _moved(name, value, prefix, host)) for name, value in headers]
+    return [(name, _moved(name, value, prefix, host)) for name, value in headers if name not in _FOR_THE_ORIGIN]
 
 
 def _moved(name: bytes, value: bytes, prefix: bytes, host: bytes) -> bytes:

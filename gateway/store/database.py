@@ -94,7 +94,9 @@ class Database:
                 return
 
     def _write(self, group: list[tuple[Work[Any], Future[Any]]]) -> None:
+        """Run a group and commit it. Only then is anybody told; a failure, too, may be due to a neighbour's write."""
         done: list[tuple[Future[Any], Any]] = []
+        failed: list[tuple[Future[Any], Exception]] = []
         try:
             with self.writing.begin() as connection:
                 for work, future in group:
@@ -102,18 +104,20 @@ class Database:
                         continue
                     try:
                         with connection.begin_nested():
-                            done.append((future, work(connection)))
+                            result = work(connection)
                     except Exception as error:  # noqa: BLE001 - it is the caller's, who waits for it
-                        future.set_exception(error)
+                        failed.append((future, error))
+                    else:
+                        done.append((future, result))
         except Exception as error:  # noqa: BLE001 - the commit failed: every one of the group must know
-            for future, _ in done:
-                future.set_exception(error)
             for _, future in group:
                 if not future.done():
                     future.set_exception(error)
             return
         for future, result in done:
             future.set_result(result)
+        for future, reason in failed:
+            future.set_exception(reason)
 
 
 def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection) -> T:

@@ -212,6 +212,7 @@ def test_redirects_and_cookies_stay_below_the_session() -> None:
     assert one(b"set-cookie", b"a=b; Path=/hub; Secure") == b"a=b; Secure; Path=/s/web/hub"
     assert one(b"set-cookie", b"a=b; path=/s/web/; Secure") == b"a=b; path=/s/web/; Secure"
     assert one(b"content-type", b"/x") == b"/x"
+    assert moved([(b"service-worker-allowed", b"/"), (b"clear-site-data", b'"*"')], b"/s/web", b"gate:8000") == []
 
 
 async def ws_service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,6 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from gateway.store.database import Database, downgrade, migrate
 from gateway.store.schema import metadata
@@ -33,6 +34,21 @@ async def test_a_failed_write_undoes_itself_and_nothing_of_its_neighbours(databa
     assert sum(isinstance(a, ValueError) for a in answers) == 10
     rows = await database.read(lambda c: c.execute(text("SELECT n FROM t ORDER BY n")).scalars().all())
     assert rows == good
+
+
+async def test_who_lost_to_a_neighbour_finds_what_the_neighbour_wrote(database: Database) -> None:
+    await database.write(run, "CREATE TABLE t (n INTEGER PRIMARY KEY)")
+
+    async def put_or_find() -> bool:
+        try:
+            await database.write(run, "INSERT INTO t VALUES (1)")
+        except IntegrityError:
+            return await database.read(lambda c: c.execute(text("SELECT n FROM t")).scalar()) == 1
+        return True
+
+    for _ in range(20):
+        assert all(await asyncio.gather(*(put_or_find() for _ in range(20))))
+        await database.write(run, "DELETE FROM t")
 
 
 async def test_what_was_answered_is_on_the_disk(database: Database) -> None:
