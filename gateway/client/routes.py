@@ -7,6 +7,7 @@ the database is away the last table is served; `age` says how old it is.
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -58,6 +59,7 @@ class Routes:
         self._newest = -1
         self._read_at = float("-inf")
         self._doubted = False
+        self._reading = asyncio.Lock()
 
     @property
     def age(self) -> float:
@@ -83,12 +85,13 @@ class Routes:
 
     async def refresh(self, *, whole: bool = True) -> bool:
         """Read the table again, if anything has happened or `whole`; whether it was read."""
-        self._doubted, began = False, time.monotonic()
-        newest = await self._gateway.db.read(events.newest)
-        changed = whole or newest != self._newest
-        if changed:
-            self._replace(await self._gateway.db.read(store.ready, EVERYBODY))
-        self._newest, self._read_at = newest, began
+        async with self._reading:  # else an older reading could replace a newer one
+            self._doubted, began = False, time.monotonic()
+            newest = await self._gateway.db.read(events.newest)
+            changed = whole or newest != self._newest
+            if changed:
+                self._replace(await self._gateway.db.read(store.ready, EVERYBODY))
+            self._newest, self._read_at = newest, began
         now = asyncio.get_running_loop().time()
         for upstream in self._upstreams.values():
             upstream.prune(now)
@@ -105,14 +108,16 @@ class Routes:
 
     async def serving(self, caller: Principal, model: str) -> Sequence[Route]:
         """The caller's model servers by session id, else session name, else model; the least busy first."""
-        return self._serving(caller, model) or (await self.again() and self._serving(caller, model)) or []
+        found = self._serving(caller, model)
+        if not found:
+            await self.again()
+            found = self._serving(caller, model)
+        return found
 
-    async def again(self) -> bool:
+    async def again(self) -> None:
         """Look once more before saying no: the caller may have heard of a session before we did."""
-        try:
-            return await self.refresh(whole=False)
-        except SQLAlchemyError:
-            return False
+        with suppress(SQLAlchemyError):
+            await self.refresh(whole=False)
 
     def _serving(self, caller: Principal, model: str) -> Sequence[Route]:
         exact = self._session(caller, model)
@@ -123,8 +128,11 @@ class Routes:
 
     async def session(self, caller: Principal, ref: str) -> Route:
         """A ready session by id or name. NotReady if it has no endpoint now; SessionNotFound."""
-        route = self._session(caller, ref) or (await self.again() and self._session(caller, ref))
-        if not route:
+        route = self._session(caller, ref)
+        if route is None:
+            await self.again()
+            route = self._session(caller, ref)
+        if route is None:
             raise _not_ready(await self._gateway.db.read(store.get, caller, ref))
         return route
 
