@@ -36,22 +36,16 @@ class Section(BaseModel):
 class ClusterSettings(Section):
     """One Slurm installation: how it is asked, how its files are reached, who jobs run as."""
 
-    backend: Literal["rest", "cli"] = Field(
-        "cli", description="How Slurm is asked: slurmrestd, or its commands."
-    )
+    backend: Literal["rest", "cli"] = Field("cli", description="How Slurm is asked: slurmrestd, or its commands.")
     rest_url: str | None = Field(None, description="Base address of slurmrestd, e.g. http://ctl:6820.")
-    jwt_key_file: Path | None = Field(
-        None, description="Slurm's HS256 key, with which the gateway signs tokens."
-    )
+    jwt_key_file: Path | None = Field(None, description="Slurm's HS256 key, with which the gateway signs tokens.")
     files: Literal["sftp", "mounted"] = Field(
         "mounted",
         description="How the cluster's files are reached: SFTP to the login node, or the same path here.",
     )
     ssh_host: str | None = Field(None, description="Login node; unset: commands run on this machine.")
     ssh_port: int = Field(22, description="Port of the login node's sshd.")
-    known_hosts_file: Path | None = Field(
-        None, description="Host keys of login and build host; always checked."
-    )
+    known_hosts_file: Path | None = Field(None, description="Host keys of login and build host; always checked.")
     user_ca_key_file: Path | None = Field(
         None, description="Private key of the user CA that sshd trusts; signs certificates of a few minutes."
     )
@@ -62,9 +56,7 @@ class ClusterSettings(Section):
         ".sluice/sessions",
         description="Folder of session directories; a relative path starts at the user's home.",
     )
-    unix_user: str | None = Field(
-        None, description="Unix user that jobs run as; unset: who runs the gateway."
-    )
+    unix_user: str | None = Field(None, description="Unix user that jobs run as; unset: who runs the gateway.")
     default_partition: str | None = Field(None, description="Partition where a recipe names none.")
     account: str | None = Field(None, description="Slurm account of the jobs; unset: the user's default.")
     qos: str | None = Field(None, description="QOS of the jobs; unset: the default.")
@@ -79,9 +71,7 @@ class ClusterSettings(Section):
 
 
 class RecipesSettings(Section):
-    folders: tuple[Path, ...] = Field(
-        (), description="Site folders of recipes; they override shipped ones by name."
-    )
+    folders: tuple[Path, ...] = Field((), description="Site folders of recipes; they override shipped ones by name.")
 
 
 class ServeSettings(Section):
@@ -92,38 +82,26 @@ class ServeSettings(Section):
     monitoring_port: int = Field(8003, description="Port of the monitoring service.")
     logs_port: int = Field(8004, description="Port of the logs service.")
     log_format: Literal["json", "text"] = Field("json", description="How services write their logs.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
 
 class ReconcileSettings(Section):
-    poll_seconds: float = Field(
-        2.0, gt=0, description="Longest time between two looks at Slurm while jobs are live."
-    )
+    poll_seconds: float = Field(2.0, gt=0, description="Longest time between two looks at Slurm while jobs are live.")
     busy_poll_seconds: float = Field(0.5, gt=0, description="The same for a while after a submit or a stop.")
-    submit_concurrency: int = Field(
-        16, ge=1, le=256, description="Submissions under way at once, per cluster."
-    )
+    submit_concurrency: int = Field(16, ge=1, le=256, description="Submissions under way at once, per cluster.")
 
 
 class Settings(Section):
     """Everything that can be set."""
 
-    state_dir: Path = Field(
-        default_factory=_default_state_dir, description="Database, token and keys of the gateway."
-    )
+    state_dir: Path = Field(default_factory=_default_state_dir, description="Database, token and keys of the gateway.")
     database_url: str | None = Field(None, description="SQLAlchemy address; unset: SQLite in state_dir.")
-    default_cluster: str | None = Field(
-        None, description="Cluster where a caller names none; unset: the only one."
-    )
+    default_cluster: str | None = Field(None, description="Cluster where a caller names none; unset: the only one.")
     clusters: Mapping[str, ClusterSettings] = Field({}, description="The Slurm clusters, by name.")
     recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
     serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
-    source: Path | None = Field(
-        None, exclude=True, description="The file that these settings were read from."
-    )
+    source: Path | None = Field(None, exclude=True, description="The file that these settings were read from.")
 
     @property
     def database(self) -> str:
@@ -131,9 +109,7 @@ class Settings(Section):
 
     def cluster(self, name: str | None = None) -> tuple[str, ClusterSettings]:
         """The named cluster, or the default one. ClusterNotFound says which there are."""
-        wanted = (
-            name or self.default_cluster or (next(iter(self.clusters)) if len(self.clusters) == 1 else None)
-        )
+        wanted = name or self.default_cluster or (next(iter(self.clusters)) if len(self.clusters) == 1 else None)
         if wanted is not None and wanted in self.clusters:
             return wanted, self.clusters[wanted]
         known = ", ".join(sorted(self.clusters)) or "none"
@@ -210,20 +186,14 @@ def _explained(error: ValidationError, source: Path | None) -> SettingsInvalid:
     where = f"{source}: {place}" if source else place
     if first["type"] != "extra_forbidden":
         return SettingsInvalid(f"{where}: {first['msg']}", hint=f"Got {first['input']!r}.")
-    return SettingsInvalid(
-        f"{where}: unknown setting", hint=nearest(str(first["loc"][-1]), _known(first["loc"][:-1]))
-    )
+    return SettingsInvalid(f"{where}: unknown setting", hint=nearest(str(first["loc"][-1]), _known(first["loc"][:-1])))
 
 
 def _known(place: tuple[int | str, ...]) -> set[str]:
     model: type[BaseModel] = Settings
     for part in place:
         field = model.model_fields.get(str(part))
-        if (
-            field is not None
-            and isinstance(field.annotation, type)
-            and issubclass(field.annotation, BaseModel)
-        ):
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             model = field.annotation
         elif str(part) == "clusters":
             model = ClusterSettings

@@ -1,5 +1,6 @@
 """The reference pages, made from the code: `python -m gateway.cli.reference` writes docs/reference/*.md."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
@@ -20,8 +21,18 @@ _MADE = "<!-- Made by `python -m gateway.cli.reference`: change the code, not th
 
 def pages() -> dict[str, str]:
     """Every page by its file name."""
-    made = {"cli.md": _cli(), "settings.md": _settings(), "recipe.md": _recipe(), "errors.md": _errors()}
-    return {name: "\n".join([*lines, ""]) for name, lines in made.items()}
+    from gateway.server.app import routes
+
+    openapi = routes().openapi()
+    made = {
+        "cli.md": _cli(),
+        "settings.md": _settings(),
+        "recipe.md": _recipe(),
+        "errors.md": _errors(),
+        "http-api.md": _http_api(openapi),
+    }
+    document = {"openapi.json": f"{json.dumps(openapi, indent=1, ensure_ascii=False)}\n"}
+    return {name: "\n".join([*lines, ""]) for name, lines in made.items()} | document
 
 
 # ------------------------------------------------------------------ commands
@@ -168,6 +179,32 @@ def _tree() -> list[str]:
     drawn = lines[first : last + 1]
     margin = min(len(line) - len(line.lstrip()) for line in drawn if line.strip())
     return [line[margin:] for line in drawn]
+
+
+def _http_api(openapi: dict[str, Any]) -> list[str]:
+    lines = _head(
+        "HTTP API",
+        "A running server shows these pages with forms at `/api/v1/docs`; [the OpenAPI document](openapi.json) is for "
+        "generators. Models answer under `/v1` as OpenAI's API does: [the data plane](../concepts/data-plane.md).",
+    )
+    lines += [*openapi["info"]["description"].strip().splitlines(), ""]
+    for tag in openapi["tags"]:
+        lines += [f"## {tag['name'].capitalize()}", "", tag["description"], ""]
+        for path, methods in openapi["paths"].items():
+            for method, operation in methods.items():
+                if tag["name"] in operation["tags"]:
+                    lines += _operation(f"{method.upper()} {path}", operation)
+    return lines
+
+
+def _operation(call: str, operation: dict[str, Any]) -> list[str]:
+    lines = [f"### {operation['summary']}", "", f"    {call}", "", *operation.get("description", "").splitlines(), ""]
+    parameters = (
+        (f"`{given['name']}`", given["in"], given.get("description", "")) for given in operation.get("parameters", ())
+    )
+    lines += _table(("parameter", "in", "what"), parameters)
+    answers = ((f"`{status}`", answer.get("description", "")) for status, answer in operation["responses"].items())
+    return lines + _table(("answer", "what"), answers)
 
 
 # ------------------------------------------------------------------ Markdown

@@ -70,6 +70,4 @@ class Inventory(BaseModel):
                     total + gpu.total,
                     used + (gpu.used if node.available else gpu.total),
                 )
-        return tuple(
-            Gpus(name=n, type=t, total=total, used=used) for (n, t), (total, used) in sorted(sums.items())
-        )
+        return tuple(Gpus(name=n, type=t, total=total, used=used) for (n, t), (total, used) in sorted(sums.items()))

@@ -30,12 +30,18 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 """
 
 
-def rest(gateway: Gateway) -> Api:
-    """The FastAPI app of /api/v1."""
+def routes() -> Api:
+    """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    context.hold(app, gateway)
     for module in (recipes, sessions, logs, events, images, clusters, health):
         app.include_router(module.router, prefix=PREFIX)
+    return app
+
+
+def rest(gateway: Gateway) -> Api:
+    """The FastAPI app of /api/v1."""
+    app = routes()
+    context.hold(app, gateway)
     docs.install(app, PREFIX)
     return app
 

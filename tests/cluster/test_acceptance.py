@@ -1,0 +1,46 @@
+"""The big programs in real jobs: vLLM answers the OpenAI SDK, PyTorch trains on two nodes. Images build for minutes."""
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.product import Product
+
+pytestmark = [pytest.mark.cluster, pytest.mark.acceptance, pytest.mark.timeout(1800)]
+
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+
+
+def build(product: Product, image: str) -> None:
+    done = product.sluice("image", "build", image, within=1200)
+    assert done.returncode == 0, done.stderr
+
+
+def test_vllm_answers_the_openai_sdk(product: Product) -> None:
+    build(product, "vllm")
+    words = ["-p", "model=/opt/models/tiny", "-p", "gpus=0", "--name", "big", "--wait", "--timeout", "600"]
+    done = product.sluice("launch", "vllm", *words, within=700)
+    assert done.returncode == 0, done.stderr + product.sluice("logs", "big").stdout
+    told = product.json("env")
+    with openai.OpenAI(base_url=told["OPENAI_BASE_URL"], api_key=told["OPENAI_API_KEY"]) as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="tiny", messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens > 0
+    assert product.sluice("stop", "big", "--wait").returncode == 0
+    left = product.cluster.exec("node1", ["pgrep", "-u", "alice", "-f", "vllm"], check=False)
+    assert left.stdout == "", "vLLM left processes behind"
+
+
+def test_a_training_runs_on_two_nodes(product: Product) -> None:
+    build(product, "pytorch")
+    done = product.sluice("launch", "train", "--nodes", "2", "--name", "two", "--wait", within=400)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in product.sluice("logs", "two").stdout.splitlines() if line.startswith("epoch")]
+    losses = [float(line.split()[3]) for line in lines]
+    assert len(losses) > 1
+    assert losses[-1] < losses[0]
+    assert all(line.endswith("processes 2") for line in lines)
