@@ -38,7 +38,7 @@ def test_no_test_sleeps() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and not function.name.startswith("until"):
-                found += [f"{relative(path)}:{call.lineno}" for call in ast.walk(function) if _sleeps(call)]
+                found += [f"{relative(path)}:{function.name}" for node in ast.walk(function) if _sleeps(node)]
     assert found == []
 
 
