@@ -1,5 +1,6 @@
 """What the measurements run on: a real cluster, and a gateway of their own in front of it."""
 
+import asyncio
 import json
 import os
 import socket
@@ -14,9 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.cli.image import ensure_image
 from gateway.cluster import Cluster
+from gateway.settings import load
 
 READY_WITHIN = 60.0
+IMAGES = ("base", "python", "llama-cpp")
 STUB_RECIPE = """\
 name: bench-stub
 version: "1"
@@ -72,6 +76,9 @@ def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"
         f"recipes = {{ folders = [{json.dumps(str(recipes))}] }}\n{cluster.settings_toml()}"
     )
+    for image in IMAGES:
+        print(f"image {image} ...", flush=True)
+        asyncio.run(ensure_image(load(config), cluster.name, image, lambda _: None))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

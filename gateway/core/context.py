@@ -39,11 +39,15 @@ class Bell:
         event, self._event = self._event, asyncio.Event()
         event.set()
 
-    async def wait(self, at_most: float) -> None:
-        """Return at the next ring, or after `at_most` seconds."""
+    def listen(self) -> asyncio.Event:
+        """What to hand to `wait` later, so that a ring between now and then is not missed."""
+        return self._event
+
+    async def wait(self, at_most: float, since: asyncio.Event | None = None) -> None:
+        """Return at the next ring (after `since` was listened for), or after `at_most` seconds."""
         try:
             async with asyncio.timeout(at_most):
-                await self._event.wait()
+                await (since or self._event).wait()
         except TimeoutError:
             return
 

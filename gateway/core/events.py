@@ -29,6 +29,7 @@ async def follow(
     """
     session_id = (await gateway.db.read(sessions.get, caller, session)).id if session else None
     while True:
+        heard = gateway.news.listen()
         ended = False
         if until_end and session_id is not None:
             held = await gateway.db.read(sessions.reread, session_id)
@@ -40,7 +41,7 @@ async def follow(
         if (ended or not wait) and len(found) < store.PAGE:
             return
         if not found:
-            await gateway.news.wait(LOOK_AGAIN)
+            await gateway.news.wait(LOOK_AGAIN, heard)
 
 
 async def newest(gateway: Gateway) -> int:

@@ -35,6 +35,7 @@ from gateway.store.clusters import SeenCluster
 log = structlog.get_logger(__name__)
 
 POLL_COST = 5
+SHORTEST = 0.1
 BUSY_FOR = timedelta(seconds=30)
 RETRY_AFTER = timedelta(seconds=3)
 DEFER_AFTER = timedelta(seconds=20)
@@ -74,27 +75,45 @@ class ClusterLoop:
         self._seen: SeenCluster = SeenCluster(
             name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
         )
+        self._next_look = 0.0
         self.name = cluster.name
         self.answered: datetime | None = None
 
     async def run(self) -> None:
-        """Turn after turn. A fault of ours in one turn is logged and the next one starts anew."""
+        """Turn after turn, and between two of them what was asked since. A fault of ours is logged, no more."""
+        now = asyncio.get_running_loop().time
+        work, due = self._gateway.work, now()
         try:
             while True:
-                pause = ERROR_PAUSE
+                rung = work.listen()
                 try:
-                    pause = await self.turn()
+                    if now() >= due:
+                        due = now() + ERROR_PAUSE
+                        due = now() + await self.turn()
+                    elif await self.between():
+                        due = min(due, self._next_look)
                 except SluiceError as error:
                     log.warning("turn failed", cluster=self.name, code=error.code, error=error.message)
                 except Exception:
                     log.exception("turn failed", cluster=self.name)
-                await self._gateway.work.wait(pause)
+                await work.wait(max(0.0, due - now()), rung)
         finally:
             await asyncio.gather(*self._acting.values(), return_exceptions=True)
+
+    async def between(self) -> bool:
+        """Submit what was asked for since the last turn, without a question to Slurm; whether a stop waits for one."""
+        if not self._seen.reachable:
+            return False
+        acting = set(self._acting)
+        asked = [s for s in await self._gateway.db.read(store.asked, self.name) if s.id not in acting]
+        await self._steps([session for session in asked if session.job.intent_at is None], {}, self._gateway.clock())
+        return any(session.job.job_id is not None for session in asked)
 
     async def turn(self) -> float:
         """One turn; the seconds until the next."""
         gateway, now = self._gateway, self._gateway.clock()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         acting = set(self._acting)  # before the read: what an act records while we read is not news to us
         live = await gateway.db.read(store.live, self.name)
         idle = [session for session in live if session.id not in acting]
@@ -104,7 +123,8 @@ class ClusterLoop:
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
             await self._steps(idle, seen, now)
-        took = self._seen.poll_seconds or 0.0
+        took = loop.time() - began
+        self._next_look = loop.time() + max(SHORTEST, took * POLL_COST)
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
             self._busy_until = now + BUSY_FOR
         busy = self._busy_until is not None and now < self._busy_until
@@ -200,7 +220,6 @@ class ClusterLoop:
 
         await self._gateway.db.write(write)
         self._gateway.news.ring()
-        self._gateway.work.ring()
 
 
 async def _submit(gateway: Gateway, cluster: Cluster, session: Session) -> Change:

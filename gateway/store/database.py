@@ -2,75 +2,106 @@
 
 SQLite has one writer, and a durable commit costs a sync of the disk. So writes queue up for one thread that runs
 all that are waiting, each in its own savepoint, and commits them together: a hundred callers share one sync, and
-every one of them is told only after it. On PostgreSQL the same code runs with its own concurrency control.
+every one of them is told only after it. PostgreSQL is written the same way, for the same reason and for another
+one: see gateway.store.engine.
 """
 
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from gateway.errors import SettingsInvalid, Unavailable, WriteUnknown
+from gateway.store import engine
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Work = Callable[[Connection], T]
-GROUP = 256
+GROUP = 64  # PostgreSQL keeps track of as many savepoints of a transaction without a file
 READERS = 4
+PATIENCE = 15.0
+PAUSE = 0.2
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+@dataclass(frozen=True)
+class _Write:
+    """A write that somebody waits for."""
+
+    work: Work[Any]
+    future: Future[Any]
+    asked_at: float = field(default_factory=time.monotonic)
+
+
 class Database:
-    """One database by its SQLAlchemy address. `open()` brings the schema up to date; `close()` ends its threads."""
+    """One database by its SQLAlchemy address. `open()` brings the schema up to date; `close()` ends its threads.
 
-    def __init__(self, url: str) -> None:
-        self.url = make_url(url)
-        self.engine = create_engine(
-            self.url, poolclass=QueuePool, pool_size=READERS + 1, max_overflow=2, pool_pre_ping=not self._sqlite
-        )
-        if self._sqlite:
-            event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
-        self.writing = self.engine.execution_options(writing=True)
+    `patience` is how many seconds a write waits for a PostgreSQL server that is away. SettingsInvalid if the address
+    cannot be used.
+    """
+
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        self.url = engine.address(url)
+        self.engine = engine.make(self.url, READERS + 1)
+        self.reading, self.writing = engine.reading(self.engine), engine.writing(self.engine)
+        self._patience = patience
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="db-read")
-        self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_forever, name="db-write", daemon=True)
-
-    @property
-    def _sqlite(self) -> bool:
-        return self.url.get_backend_name() == "sqlite"
+        self._closing = threading.Event()
 
     def open(self) -> None:
-        """Make the file's folder, migrate to the newest schema, start writing."""
-        if self._sqlite and self.url.database not in {None, "", ":memory:"}:
+        """Make the file's folder, migrate to the newest schema, start writing.
+
+        Unavailable if the database does not answer; SettingsInvalid if it does not let us make tables.
+        """
+        shown = self.url.render_as_string(hide_password=True)
+        if engine.is_sqlite(self.url) and self.url.database not in {None, "", ":memory:"}:
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        migrate(self)
+        try:
+            migrate(self)
+        except OperationalError as error:
+            raise Unavailable(
+                f"the database {shown} does not answer: {engine.words(error)}",
+                hint="Is it running, and are host, port, user and password right (database_url)?",
+            ) from error
+        except ProgrammingError as error:
+            raise SettingsInvalid(
+                f"the database {shown} refuses to set up its tables: {engine.words(error)}",
+                hint="Its user must be allowed to make tables: let the database be owned by that user.",
+            ) from error
         self._writer.start()
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, ...)` on a connection that only reads."""
+        """Run `work(connection, ...)` on a connection that only reads; again if the connection was found broken."""
         bound = partial(_call, work, args, kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, bound)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, ...)` in a transaction; returns only when it is durable.
 
-        An exception undoes this work alone, not its neighbours in the group.
+        An exception undoes this work alone, not its neighbours in the group. The work may run more than once, and is
+        kept once. WriteUnknown if the connection broke in the commit: it may have been kept, or not.
         """
         future: Future[T] = Future()
-        self._queue.put((partial(_call, work, args, kwargs), future))
+        self._queue.put(_Write(partial(_call, work, args, kwargs), future))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finish the writes that are queued, then let go of everything."""
+        self._closing.set()
         if self._writer.is_alive():
             self._queue.put(None)
             self._writer.join()
@@ -78,7 +109,13 @@ class Database:
         self.engine.dispose()
 
     def _read(self, work: Work[T]) -> T:
-        with self.engine.connect() as connection:
+        try:
+            with self.reading.connect() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        with self.reading.connect() as connection:
             return work(connection)
 
     def _write_forever(self) -> None:
@@ -89,35 +126,65 @@ class Database:
                     last = True
                     break
                 group.append(item)
-            self._write(group)
+            group = [write for write in group if write.future.set_running_or_notify_cancel()]
+            while group and (reason := self._write(group)) is not None:
+                group = self._waiting(group, reason)
             if last:
                 return
 
-    def _write(self, group: list[tuple[Work[Any], Future[Any]]]) -> None:
-        """Run a group and commit it. Only then is anybody told; a failure, too, may be due to a neighbour's write."""
+    def _waiting(self, group: list[_Write], reason: Exception) -> list[_Write]:
+        """Those of a group that did not run which are worth another try, after a pause; the others are told why not."""
+        self._closing.wait(PAUSE)
+        oldest = time.monotonic() - self._patience
+        keep = [] if self._closing.is_set() else [write for write in group if write.asked_at > oldest]
+        for write in group:
+            if write not in keep:
+                write.future.set_exception(reason)
+        return keep
+
+    def _write(self, group: list[_Write]) -> Exception | None:
+        """Run a group and commit it; the reason if it certainly did not run and may do so later.
+
+        Only after the commit is anybody told; a failure, too, may be due to a neighbour's write.
+        """
         done: list[tuple[Future[Any], Any]] = []
         failed: list[tuple[Future[Any], Exception]] = []
+        committing = False
         try:
-            with self.writing.begin() as connection:
-                for work, future in group:
-                    if not future.set_running_or_notify_cancel():
-                        continue
+            with self.writing.connect() as connection, connection.begin() as transaction:
+                for write in group:
                     try:
                         with connection.begin_nested():
-                            result = work(connection)
-                    except Exception as error:  # noqa: BLE001 - it is the caller's, who waits for it
-                        failed.append((future, error))
+                            result = write.work(connection)
+                    except Exception as error:
+                        if connection.invalidated:
+                            raise  # it broke, and all that was done on it is undone
+                        failed.append((write.future, error))
                     else:
-                        done.append((future, result))
-        except Exception as error:  # noqa: BLE001 - the commit failed: every one of the group must know
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
-            return
+                        done.append((write.future, result))
+                committing = True
+                transaction.commit()
+        except Exception as error:  # noqa: BLE001 - every one of the group must know
+            if not committing and engine.is_away(error):
+                return error
+            reason = _unknown(error) if committing and engine.is_away(error) else error
+            for write in group:
+                write.future.set_exception(reason)
+            return None
         for future, result in done:
             future.set_result(result)
-        for future, reason in failed:
-            future.set_exception(reason)
+        for future, why in failed:
+            future.set_exception(why)
+        return None
+
+
+def _unknown(error: Exception) -> WriteUnknown:
+    unknown = WriteUnknown(
+        f"the connection to the database broke while it was writing: {engine.words(error)}",
+        hint="It may have been kept, or not: look before you ask again. With an Idempotency-Key, asking again is safe.",
+    )
+    unknown.__cause__ = error
+    return unknown
 
 
 def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection) -> T:
@@ -141,6 +208,7 @@ def _alembic(database: Database) -> Iterator[Config]:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with database.writing.begin() as connection:
+        engine.take_time(connection)
         config.attributes["connection"] = connection
         yield config
 
@@ -148,16 +216,3 @@ def _alembic(database: Database) -> Iterator[Config]:
 def ping(connection: Connection) -> None:
     """Raises if the database does not answer."""
     connection.execute(text("SELECT 1"))
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    """WAL, so that readers never wait; FULL, so that an accepted session survives a power cut."""
-    del record
-    connection.isolation_level = None  # the driver begins no transaction behind our back, so savepoints work
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes the lock at once: a transaction that read first and then writes could fail half way."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writing") else "BEGIN")

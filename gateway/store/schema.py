@@ -63,7 +63,7 @@ sessions = Table(
     Column("plan", JSON, nullable=False),
     Column("phase", String(16), nullable=False),
     Column("ended", Boolean, nullable=False),
-    Column("reason", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("conditions", JSON, nullable=False),
     Column("endpoint", JSON),

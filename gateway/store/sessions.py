@@ -94,6 +94,13 @@ def live(connection: Connection, cluster: str) -> list[Session]:
     return [_session(row) for row in connection.execute(query.order_by(sessions.c.id))]
 
 
+def asked(connection: Connection, cluster: str) -> list[Session]:
+    """What users asked of a cluster and nobody has begun: sessions to submit, and sessions to stop."""
+    stop = and_(sessions.c.stop_requested_at.is_not(None), jobs.c.cancelled_at.is_(None), jobs.c.job_id.is_not(None))
+    query = _joined().where(sessions.c.cluster == cluster, ~sessions.c.ended, or_(jobs.c.intent_at.is_(None), stop))
+    return [_session(row) for row in connection.execute(query.order_by(sessions.c.id))]
+
+
 def reread(connection: Connection, session_id: str) -> Session | None:
     """The session as it is now, for a writer that already holds it."""
     row = connection.execute(_joined().where(sessions.c.id == session_id)).one_or_none()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core import sessions
+from gateway.core.context import Bell
 from gateway.errors import Conflict, ImageMissing, ParameterInvalid, RecipeNotFound, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.api import SessionRequest
@@ -275,3 +276,33 @@ async def test_another_user_can_do_nothing(world: Any, ask: Ask) -> None:
         for ref in (session.id, "mine"):
             with pytest.raises(SessionNotFound):
                 await use(world.gateway, other, ref)
+
+
+async def test_between_two_polls_new_sessions_are_submitted_without_a_question(world: Any, ask: Ask) -> None:
+    await world.turn()
+    before = world.slurm.calls.copy()
+    session = await ask()
+    assert not await world.loop.between()
+    await world.loop.settle()
+    assert (await now(world, session)).phase is Phase.QUEUED
+    assert world.slurm.calls - before == {"submit": 1}
+    await sessions.stop(world.gateway, world.caller, session.id)
+    assert await world.loop.between(), "a stop needs to know how the job is: it waits for the next look"
+    assert world.slurm.calls - before == {"submit": 1}
+
+
+async def test_while_slurm_is_away_nothing_is_tried_between_two_polls(world: Any, ask: Ask) -> None:
+    world.slurm.faults.unavailable = True
+    await world.turn()
+    await ask()
+    before = world.slurm.calls.copy()
+    await world.loop.between()
+    await world.loop.settle()
+    assert world.slurm.calls == before
+
+
+async def test_a_ring_while_nobody_waits_is_heard() -> None:
+    bell = Bell()
+    heard = bell.listen()
+    bell.ring()
+    await bell.wait(60, heard)

@@ -44,7 +44,7 @@ def upgrade() -> None:
         sa.Column("plan", sa.JSON(), nullable=False),
         sa.Column("phase", sa.String(length=16), nullable=False),
         sa.Column("ended", sa.Boolean(), nullable=False),
-        sa.Column("reason", sa.String(length=255), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("conditions", sa.JSON(), nullable=False),
         sa.Column("endpoint", sa.JSON(), nullable=True),

@@ -1,0 +1,133 @@
+"""How each kind of database is connected to: SQLite (the default) and PostgreSQL.
+
+PostgreSQL could take many writers at once, and we let it take one: a writing transaction holds one advisory lock of
+the database, as SQLite's holds the lock of the file. Then events become visible in the order of their ids, also
+when several processes write, so that a reader who goes on after the last id that it saw misses none; and no two
+writers can end in a deadlock. What that costs is small, because writes are grouped: many share one commit.
+"""
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from gateway.errors import SettingsInvalid
+
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+_WRITER_LOCK = 0x736C75696365  # "sluice"
+# Nothing here takes seconds: what does is stuck, and must not hold the lock of the writers for ever. All in ms.
+_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 30_000}
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "application_name": "sluice",
+    # A server whose machine or network went away is noticed in half a minute, not in two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def address(url: str) -> URL:
+    """A `database_url` with its driver. SettingsInvalid if it is none that we can use."""
+    try:
+        found = make_url(url)
+    except ArgumentError as error:
+        raise SettingsInvalid("database_url: this is no address of a database", hint=_EXAMPLE) from error
+    if found.drivername not in _DRIVERS:
+        raise SettingsInvalid(f"database_url: {found.drivername!r} is not supported", hint=_EXAMPLE)
+    return found.set(drivername=_DRIVERS[found.drivername])
+
+
+_EXAMPLE = "For example postgresql+psycopg://sluice@db.example.org/sluice; unset, it is SQLite in state_dir."
+
+
+def is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def make(url: URL, size: int) -> Engine:
+    """An engine with a pool of `size` connections. SettingsInvalid if the driver is missing."""
+    if is_sqlite(url):
+        made = create_engine(url, poolclass=QueuePool, pool_size=size, max_overflow=2)
+        event.listen(made, "connect", _prepare_sqlite)
+        event.listen(made, "begin", _begin_sqlite)
+        return made
+    options = " ".join([*(f"-c {name}={value}" for name, value in _LIMITS.items()), "-c timezone=UTC"])
+    given = url.query.get("options", "")
+    own = given if isinstance(given, str) else " ".join(given)
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    try:
+        made = create_engine(
+            url,
+            pool_size=size,
+            max_overflow=2,
+            pool_pre_ping=True,  # a connection may have died with the server that it led to
+            connect_args={**arguments, "options": f"{options} {own}".strip()},
+        )
+    except ImportError as error:
+        raise SettingsInvalid(
+            f"database_url asks for PostgreSQL, and its driver cannot be loaded: {error}",
+            hint="Install it: pip install 'sluice[postgresql]'",
+        ) from error
+    event.listen(made, "begin", _begin_postgresql)
+    return made
+
+
+def reading(engine: Engine) -> Engine:
+    """The engine for reads: all statements of one transaction see the same moment."""
+    if is_sqlite(engine.url):
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def writing(engine: Engine) -> Engine:
+    """The engine for writes: one transaction at a time."""
+    return engine.execution_options(writing=True)
+
+
+def take_time(connection: Connection) -> None:
+    """Lift the limits for this transaction: a migration may take long."""
+    if connection.dialect.name == "postgresql":
+        for name in _LIMITS:
+            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a PostgreSQL server could not be reached or the connection to it broke; not: it refused a statement."""
+    if not isinstance(error, DBAPIError) or not hasattr(error.orig, "sqlstate"):
+        return False
+    if error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError) and error.orig.sqlstate is None
+
+
+def words(error: Exception) -> str:
+    """The database's own words, on one line and without the statement."""
+    said = str(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else str(error)
+    return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    """WAL, so that readers never wait; FULL, so that an accepted session survives a power cut."""
+    del record
+    connection.isolation_level = None  # the driver begins no transaction behind our back, so savepoints work
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: a transaction that read first and then writes could fail half way."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writing") else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("writing"):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
