@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
 
 from gateway.errors import Conflict, SessionNotFound
 from gateway.model.job import Job
@@ -16,6 +16,13 @@ from gateway.store.schema import events, jobs, sessions
 _JOB = [column.label(f"job_{column.name}") for column in jobs.columns]
 _JOB_FIELDS = tuple(Job.model_fields)
 _SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "job")
+
+# Statements that are built once: building one costs more than running it.
+_ADD_SESSION, _ADD_JOB, _ADD_EVENTS = insert(sessions), insert(jobs), insert(events)
+_SAVE_SESSION = update(sessions).where(
+    sessions.c.id == bindparam("the_id"), sessions.c.version == bindparam("read_version")
+)
+_SAVE_JOB = update(jobs).where(jobs.c.session_id == bindparam("the_id"), jobs.c.attempt == bindparam("the_attempt"))
 
 
 class SessionQuery(BaseModel):
@@ -43,8 +50,8 @@ def visible_to(caller: Principal) -> Select[Any]:
 def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:
     """Insert a new session and its first job."""
     row = _row(session) | {"idempotency_key": key, "idempotency_digest": digest}
-    connection.execute(insert(sessions).values(row))
-    connection.execute(insert(jobs).values(session.job.model_dump()))
+    connection.execute(_ADD_SESSION, row)
+    connection.execute(_ADD_JOB, session.job.model_dump())
     append_events(connection, [(session, "session.created", {"recipe": session.plan.recipe, "name": session.name})])
 
 
@@ -110,14 +117,12 @@ def reread(connection: Connection, session_id: str) -> Session | None:
 def save(connection: Connection, before: Session, after: Session, now: datetime) -> Session | None:
     """Write a changed session and the events of the change, if nobody wrote in between; None if somebody did."""
     after = after.model_copy(update={"version": before.version + 1, "updated_at": now})
-    old, new = _row(before), _row(after)
-    changed = {name: value for name, value in new.items() if value != old[name]}
-    guard = and_(sessions.c.id == before.id, sessions.c.version == before.version)
-    if connection.execute(update(sessions).where(guard).values(changed)).rowcount == 0:
+    guard = {"the_id": before.id, "read_version": before.version}
+    if connection.execute(_SAVE_SESSION, _row(after) | guard).rowcount == 0:
         return None
     if after.job != before.job:
-        this = and_(jobs.c.session_id == after.id, jobs.c.attempt == after.job.attempt)
-        connection.execute(update(jobs).where(this).values(after.job.model_dump(exclude={"session_id", "attempt"})))
+        job = after.job.model_dump(exclude={"session_id", "attempt"})
+        connection.execute(_SAVE_JOB, job | {"the_id": after.id, "the_attempt": after.job.attempt})
     append_events(connection, changes(before, after))
     return after
 
@@ -159,7 +164,7 @@ def append_events(connection: Connection, told: Iterable[tuple[Session, str, dic
         for session, kind, data in told
     ]
     if rows:
-        connection.execute(insert(events), rows)
+        connection.execute(_ADD_EVENTS, rows)
 
 
 def _joined() -> Select[Any]:
