@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates
+PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql
 PROGRAMS := debootstrap shellcheck ip
+# The tests run their own PostgreSQL: where the package is new, it shall not make and start one for the machine.
+NO_CLUSTER := /etc/postgresql-common/createcluster.d/sluice-install.conf
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test check format docs acceptance bench clean system
@@ -49,16 +51,19 @@ $(READY): pyproject.toml constraints.txt | system
 	@echo "Setting up the Python environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[server,ssh,monitoring,openai]' --requirement requirements-dev.txt
+		--editable '.[server,ssh,monitoring,openai,postgresql]' --requirement requirements-dev.txt
 	@touch $@
 
 # Programs of the system that the local cluster and the tests use. Asked for only where one is missing.
 system:
 	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing=1; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing=1; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" != 0 ]; then echo "Missing programs. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi; \
 		echo "Installing $(PACKAGES) ..."; \
 		export DEBIAN_FRONTEND=noninteractive; \
+		mkdir -p $(dir $(NO_CLUSTER)) && echo 'create_main_cluster = false' >$(NO_CLUSTER); \
+		trap 'rm -f $(NO_CLUSTER)' EXIT; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
 	fi

@@ -19,6 +19,7 @@
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
     │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
     │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
+    │   ├── WriteUnknown         the database went away in a commit: look before asking again
     │   ├── FilesUnavailable     the cluster's files cannot be reached
     │   └── EndpointUnavailable  the session's node does not answer
     ├── SessionFailed            a session that was waited for ended otherwise; its own words are in the message
@@ -122,6 +123,11 @@ class SubmitUnknown(Unavailable):
 
 class SubmitDeferred(Unavailable):
     code = "submit_deferred"
+
+
+class WriteUnknown(Unavailable):
+    code = "write_unknown"
+    retryable = False
 
 
 class FilesUnavailable(Unavailable):

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -96,6 +97,9 @@ class Settings(Section):
 
     state_dir: Path = Field(default_factory=_default_state_dir, description="Database, token and keys of the gateway.")
     database_url: str | None = Field(None, description="SQLAlchemy address; unset: SQLite in state_dir.")
+    database_password_file: Path | None = Field(
+        None, description="File with the password of the user that database_url names; read at start."
+    )
     default_cluster: str | None = Field(None, description="Cluster where a caller names none; unset: the only one.")
     clusters: Mapping[str, ClusterSettings] = Field({}, description="The Slurm clusters, by name.")
     recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
@@ -105,7 +109,21 @@ class Settings(Section):
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.state_dir / 'sluice.db'}"
+        """The address of the database, with its password. SettingsInvalid if the password's file is of no use."""
+        if self.database_password_file is None:
+            return self.database_url or f"sqlite:///{self.state_dir / 'sluice.db'}"
+        scheme, slashes, rest = (self.database_url or "").partition("://")
+        user, at, place = rest.partition("@")
+        if not at or not user or ":" in user:
+            raise SettingsInvalid(
+                "database_password_file: database_url must name a user, and no password",
+                hint="For example postgresql+psycopg://sluice@db.example.org/sluice.",
+            )
+        try:
+            password = self.database_password_file.read_text().rstrip("\r\n")
+        except OSError as error:
+            raise SettingsInvalid(f"database_password_file: {self.database_password_file}: {error.strerror}") from error
+        return f"{scheme}{slashes}{user}:{quote(password, safe='')}@{place}"
 
     def cluster(self, name: str | None = None) -> tuple[str, ClusterSettings]:
         """The named cluster, or the default one. ClusterNotFound says which there are."""

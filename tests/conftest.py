@@ -1,4 +1,4 @@
-"""What tests of every folder share: a real Slurm cluster, brought up when the first test asks for it."""
+"""What tests of every folder share: a real Slurm cluster and a real PostgreSQL, made when a test asks for them."""
 
 import os
 import re
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cluster import Cluster, all_names, end
+from gateway.store.database import Database
+from tests.postgresql import TEMPLATE, Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,23 @@ def slurm_cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A real PostgreSQL of this run's own, with a template of a database that is up to date."""
+    with serving() as server:
+        server.run(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        template = Database(server.url(TEMPLATE))
+        template.open()
+        template.close()
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of the test's own, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'sluice.db'}"
+    server: Server = request.getfixturevalue("postgresql")
+    return server.fresh()

@@ -106,7 +106,7 @@ def is_away(error: Exception) -> bool:
         return False
     if error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError) and error.orig.sqlstate is None
+    return isinstance(error, OperationalError | InterfaceError) and getattr(error.orig, "sqlstate", "") is None
 
 
 def words(error: Exception) -> str:

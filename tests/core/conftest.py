@@ -1,4 +1,4 @@
-"""A gateway on a real SQLite database and a real catalogue, before the shipped in-memory Slurm."""
+"""A gateway on a real database of each kind and a real catalogue, before the shipped in-memory Slurm."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -72,8 +72,8 @@ def recipes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
     opened.open()
     yield opened
     opened.close()

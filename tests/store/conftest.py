@@ -1,7 +1,6 @@
-"""A real SQLite database for each test."""
+"""A real database for each test, once of each kind."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,8 @@ from gateway.store.database import Database
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
     opened.open()
     yield opened
     opened.close()
