@@ -7,6 +7,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from gateway.model.announcement import Endpoint
+from gateway.model.doctor import Association
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, SeenJob
 
@@ -51,6 +52,36 @@ class Scheduler(Protocol):
     async def info(self) -> SchedulerInfo: ...
 
     async def close(self) -> None: ...
+
+
+class Inspection(Protocol):
+    """What a cluster says of itself to `sluice doctor`; asked by hand, never on a schedule.
+
+    Every call may raise SchedulerUnavailable. `str()` of it names the place that answers.
+    """
+
+    @property
+    def by_shell(self) -> bool:
+        """It runs commands as the user, so it tells nothing where the user is not let in."""
+
+    async def configuration(self) -> Mapping[str, str]:
+        """Slurm's configuration, by the names of `scontrol show config`."""
+
+    async def associations(self, user: str) -> Sequence[Association]:
+        """The user's associations, from slurmdbd; those of other clusters of the same database may be among them."""
+
+    async def now(self) -> datetime:
+        """The clock there, in UTC; whole seconds are enough."""
+
+
+class Net(Protocol):
+    """The network as this process sees it."""
+
+    async def resolve(self, name: str) -> str | None:
+        """An address of the host, or None if the name is not known here."""
+
+    async def dial(self, address: str, port: int, *, read: int = 0) -> bytes:
+        """Connect by TCP and read so many bytes. OSError as the system says it, TimeoutError after some seconds."""
 
 
 class FileStat(BaseModel):

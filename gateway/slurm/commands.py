@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from gateway.model.doctor import Association
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobOptions, JobScript, SeenJob
 from gateway.slurm import rest_parse, states, times
@@ -292,3 +294,33 @@ def parse_pending(stdout: str) -> dict[int, int]:
             ahead[name] = ahead.get(name, 0) + 1
         places.setdefault(int(number), ahead[names[0]])
     return places
+
+
+def associations(user: str) -> Command:
+    """What accounting lets the user run with, on all clusters of the database."""
+    form = "format=Cluster,Account,Partition,QOS"
+    return _command("sacctmgr", "--noheader", "--parsable2", "--readonly", "show", "associations", f"user={user}", form)
+
+
+def parse_associations(stdout: str) -> list[Association]:
+    found = []
+    for line in filter(None, stdout.splitlines()):
+        cells = line.split("|")
+        if len(cells) != 4:  # noqa: PLR2004  as many as were asked for
+            raise Unreadable(f"sacctmgr printed {line[:80]!r} for an association")
+        cluster, account, partition, qos = cells
+        names = tuple(filter(None, qos.split(",")))
+        found.append(Association(cluster=cluster, account=account, partition=partition, qos=names))
+    return found
+
+
+def clock() -> Command:
+    """The time there, in epoch seconds."""
+    return _command("date", "+%s.%N")
+
+
+def parse_clock(stdout: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(stdout), UTC)
+    except ValueError as error:
+        raise Unreadable(f"date printed {stdout[:80]!r}") from error

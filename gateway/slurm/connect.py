@@ -3,10 +3,11 @@
 import time
 from dataclasses import dataclass
 
-from gateway.core.ports import Files, Scheduler, Shell
+from gateway.core.ports import Files, Inspection, Scheduler, Shell
 from gateway.errors import SettingsInvalid
 from gateway.settings import ClusterSettings
 from gateway.slurm.cli import CliScheduler
+from gateway.slurm.inspect import CommandInspection, RestInspection
 from gateway.slurm.mounted import MountedFiles
 from gateway.slurm.places import WithPlaces
 from gateway.slurm.rest import RestScheduler
@@ -19,13 +20,17 @@ from gateway.slurm.transport import LocalShell, SshShell
 
 @dataclass(frozen=True)
 class Backend:
-    """One cluster's adapters. `build_shell` is the machine on which images are built."""
+    """One cluster's adapters. `build_shell` is the machine on which images are built.
+
+    `inspections`: every way to ask the cluster about itself, the one that knows most first.
+    """
 
     name: str
     scheduler: Scheduler
     files: Files
     shell: Shell
     build_shell: Shell
+    inspections: tuple[Inspection, ...] = ()
 
     async def close(self) -> None:
         for part in (self.scheduler, self.files, self.shell, self.build_shell):
@@ -51,36 +56,42 @@ def connect(cluster: ClusterSettings, *, name: str) -> Backend:
         files = SftpFiles(login)
     else:
         files = MountedFiles()
-    scheduler = _scheduler(cluster, name, shell)
+    client = _rest_client(cluster, name) if cluster.backend == "rest" else None
+    scheduler = _scheduler(cluster, name, shell, client)
+    inspections: list[Inspection] = []
     if login is not None or cluster.backend == "cli":
+        where = cluster.ssh_host or "this machine"
+        inspections.append(CommandInspection(shell, viewer=cluster.user, where=where))
         scheduler = WithPlaces(scheduler, shell, viewer=cluster.user)
+    if client is not None:
+        inspections.append(RestInspection(client, viewer=cluster.user))
     return Backend(
         name=name,
         scheduler=scheduler,
         files=files,
         shell=shell,
         build_shell=build_shell,
+        inspections=tuple(inspections),
     )
 
 
-def _scheduler(cluster: ClusterSettings, name: str, shell: Shell) -> Scheduler:
-    if cluster.backend == "cli":
+def _scheduler(cluster: ClusterSettings, name: str, shell: Shell, client: RestClient | None) -> Scheduler:
+    if client is None:
         if cluster.comment_field != "comment":
             raise SettingsInvalid(
                 f"clusters.{name}.comment_field: squeue shows no {cluster.comment_field!r}",
                 hint='Use comment_field = "comment", or backend = "rest".',
             )
         return CliScheduler(shell, cluster=name, viewer=cluster.user)
+    return RestScheduler(client, cluster=name, viewer=cluster.user, comment_field=cluster.comment_field)
+
+
+def _rest_client(cluster: ClusterSettings, name: str) -> RestClient:
     if not cluster.rest_url:
         raise _missing(name, "rest_url", 'backend = "rest"')
     if not cluster.jwt_key_file:
         raise _missing(name, "jwt_key_file", 'backend = "rest"')
-    return RestScheduler(
-        RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time)),
-        cluster=name,
-        viewer=cluster.user,
-        comment_field=cluster.comment_field,
-    )
+    return RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time))
 
 
 def _target(cluster: ClusterSettings, name: str, key: str, host: str, port: int) -> SshTarget:

@@ -8,13 +8,14 @@ otherwise a test says what happens: `start`, `announce`, `finish`, `requeue`, `p
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitDeferred, SubmitRefused, SubmitUnknown
+from gateway.model.doctor import Association
 from gateway.model.inventory import Gpus, Inventory, Node, Partition
 from gateway.model.job import JobScript, JobState, SeenJob
 from gateway.slurm import gres
@@ -197,6 +198,32 @@ class FakeSlurm:
     async def info(self) -> SchedulerInfo:
         await self._answer("info")
         return SchedulerInfo(cluster="fake", version="26.05.0", backend="fake")
+
+    # The Inspection port
+
+    by_shell = False
+
+    async def configuration(self) -> Mapping[str, str]:
+        await self._answer("configuration")
+        return {
+            "ClusterName": "fake",
+            "AccountingStorageType": "accounting_storage/slurmdbd",
+            "AccountingStorageEnforce": "associations",
+            "MinJobAge": f"{self._min_job_age.total_seconds():g} sec",
+            "KillWait": "30 sec",
+            "TaskPlugin": "task/cgroup",
+            "ConstrainDevices": "yes",
+        }
+
+    async def associations(self, user: str) -> Sequence[Association]:
+        await self._answer("associations")
+        self._ask_accounting()
+        del user  # everybody may use every account here
+        return [Association(cluster="fake", account=account, qos=("normal",)) for account in sorted(self._accounts)]
+
+    async def now(self) -> datetime:
+        await self._answer("now")
+        return self._clock()
 
     async def close(self) -> None:
         return
