@@ -1,7 +1,7 @@
 """How an error ends a command: the exit codes, all of them here, and what is said on stderr.
 
 0    done
-1    failed: the session failed, a build failed, or something unforeseen
+1    failed: the session failed, a build failed, `doctor` found a problem, or something unforeseen
 2    what was asked cannot be: wrong usage, an unknown parameter, broken settings
 3    there is no such session, recipe, image or cluster
 4    not allowed, or the token is not accepted
@@ -45,7 +45,7 @@ EXIT_CODES: dict[type[SluiceError], int] = {
 
 MEANINGS: dict[int, str] = {
     OK: "Done.",
-    FAILED: "Failed: the session failed, a build failed, or something unforeseen.",
+    FAILED: "Failed: the session failed, a build failed, `doctor` found a problem, or something unforeseen.",
     INVALID: "What was asked cannot be: wrong usage, an unknown parameter, broken settings.",
     NOT_FOUND: "There is no such session, recipe, image or cluster.",
     DENIED: "Not allowed, or the token is not accepted.",
