@@ -120,7 +120,7 @@ def down(*, name: str, everything: bool, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, name: str, as_json: bool) -> None:
-    """Show a cluster: its hosts, addresses and what Slurm says of the nodes. Exit code 7 if it is broken."""
+    """Show a cluster: its hosts, addresses and what Slurm says of the nodes. Exit code 7 if it is not up."""
     from gateway.cluster import Cluster
 
     found = Cluster.load(name)
@@ -216,7 +216,7 @@ def _summary(name: str) -> dict[str, Any]:
         return {"name": name, "phase": "broken", "release": "", "nodes": 0, "network": "", "created": ""}
     return {
         "name": name,
-        "phase": "up" if found.alive else "broken",
+        "phase": found.phase,
         "release": found.record.spec.release,
         "nodes": found.record.spec.nodes,
         "network": f"{found.record.net.address(0)}/24",
@@ -255,7 +255,7 @@ def _described(found: "Cluster") -> dict[str, Any]:
 def _show(found: "Cluster") -> None:
     seen = _described(found)
     states = {node["name"]: node for node in seen["slurm_nodes"]}
-    colour = "green" if seen["phase"] == "up" else "red"
+    colour = {"up": "green", "busy": "yellow"}.get(seen["phase"], "red")
     fields(
         [
             ("cluster", f"{seen['name']} ({styled(seen['phase'], fg=colour)})"),

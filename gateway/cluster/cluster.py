@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gateway.cluster import config, host, keys, lifecycle, processes, record
-from gateway.cluster.files import Progress, locked, silent
+from gateway.cluster.files import Progress, busy, locked, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
 from gateway.cluster.spec import BUILD_PORT, SSH_PORT
@@ -73,6 +74,13 @@ class Cluster:
     @property
     def alive(self) -> bool:
         return self.record.alive
+
+    @property
+    def phase(self) -> Literal["up", "busy", "broken"]:
+        """`busy`: an `up` or `down` of it is at work. `broken`: a host of it is gone, or it never came up."""
+        if self.alive:
+            return "up"
+        return "busy" if busy(self.state) else "broken"
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -167,7 +175,9 @@ class Cluster:
 
     def start_host(self, name: str) -> "Cluster":
         """Start a host whose plug was pulled, wait for its daemons, and return the cluster as it is then."""
-        with locked(self.state):
+        with locked(self.state, create=False) as there:
+            if not there:
+                raise ClusterNotFound(f"cluster {self.name} is not there any more")
             machine = Machine.look(self.record.mirror)
             made = lifecycle.start_host(record.load(self.state) or self.record, self.state, name, machine)
             made.save(self.state)

@@ -61,6 +61,21 @@ def locked(folder: Path, progress: Progress = silent, *, create: bool = True, ti
             os.close(fd)
 
 
+def busy(folder: Path) -> bool:
+    """Whether a command holds this folder just now."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _same(folder: Path, fd: int) -> bool:
     """Whether the folder that we hold is still the one of that name: `down` may have removed it while we waited."""
     try:

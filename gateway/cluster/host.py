@@ -10,7 +10,7 @@ from gateway.cluster import config
 from gateway.cluster.processes import MARK, children, started
 from gateway.cluster.record import Record, Running
 from gateway.cluster.rootfs import script_path
-from gateway.cluster.spec import Host, parse_gpus
+from gateway.cluster.spec import PEOPLE, Host, parse_gpus
 from gateway.errors import ClusterError
 
 # Builds unpack whole images in /tmp: in memory that takes half the time, where there is enough of it.
@@ -106,7 +106,8 @@ def command(
     """The argv that runs `argv` in the host, as root or as a user in their home directory. Pure."""
     enter = ["nsenter", "--target", str(running.init)]
     enter += ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/"]
-    home = f"/home/{user}" if user else "/root"
+    people = {person.name for person in PEOPLE}
+    home = f"/home/{user}" if user in people else "/" if user else "/root"
     who = user or "root"
     variables = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": home, "USER": who, "LOGNAME": who, "SHELL": "/bin/bash"}
     clean = ["/usr/bin/env", "-i", "-C", home]

@@ -64,6 +64,7 @@ def test_the_kernel_takes_a_lock_back_when_its_holder_is_killed(tmp_path: Path) 
     holder.start()
     try:
         assert ready.wait(30)
+        assert files.busy(tmp_path)
         said: list[str] = []
         with (
             pytest.raises(ClusterError, match="held by another process"),
@@ -74,6 +75,8 @@ def test_the_kernel_takes_a_lock_back_when_its_holder_is_killed(tmp_path: Path) 
     finally:
         holder.kill()
         holder.join()
+    assert not files.busy(tmp_path)
+    assert not files.busy(tmp_path / "nothing")
     with files.locked(tmp_path, timeout_s=5) as there:
         assert there
     assert list(tmp_path.iterdir()) == []
