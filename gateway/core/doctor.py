@@ -65,7 +65,7 @@ async def examine(ways: Ways, *, mark: str, job: bool = False, patience: float =
 
     `mark` is a word of this run's own for the names of what it writes. With `job` a tiny job is run.
     """
-    examination = _Examination(ways, mark)
+    examination = _Examination(ways, mark, patience / 3)
     checks: dict[str, Callable[[], Awaitable[Sequence[Finding]]]] = {
         name: _one(check) for name, check in examination.checks().items()
     }
@@ -105,8 +105,9 @@ async def _guarded(name: str, check: Callable[[], Awaitable[Sequence[Finding]]],
 
 
 class _Examination:
-    def __init__(self, ways: Ways, mark: str) -> None:
-        self._ways, self._mark, self._once = ways, mark, _Once()
+    def __init__(self, ways: Ways, mark: str, each: float) -> None:
+        """`each` (seconds): so long one of several ways may take, that the others get their turn."""
+        self._ways, self._mark, self._each, self._once = ways, mark, each, _Once()
         self._user = ways.settings.user
 
     async def close(self) -> None:
@@ -185,12 +186,19 @@ class _Examination:
             said = []
             for source in await self._sources():
                 try:
-                    return str(source), await ask(source)
+                    return str(source), await self._soon(ask(source))
                 except SluiceError as error:
                     said.append(f"{source}: {error.message}")
             raise SchedulerUnavailable(f"no way tells it ({'; '.join(said) or 'none is left, see `login`'})")
 
         return await self._once.ask(what, question)
+
+    async def _soon(self, answer: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self._each):
+                return await answer
+        except TimeoutError as error:
+            raise SchedulerUnavailable(f"no answer within {self._each:.0f} s") from error
 
     async def _sources(self) -> Sequence[Inspection]:
         try:
@@ -230,7 +238,7 @@ class _Examination:
         for source in await self._sources():
             before = self._ways.clock()
             try:
-                there = await source.now()
+                there = await self._soon(source.now())
             except SluiceError as error:
                 said.append(f"{source}: {error.message}")
                 continue
@@ -259,7 +267,11 @@ class _Examination:
     async def _accounting(self) -> Finding:
         finding = doctor.accounting(await self._config())
         if finding.verdict is doctor.Verdict.OK:
-            await self._associations()  # slurmdbd itself must answer
+            try:
+                await self._associations()
+            except SchedulerUnavailable as error:
+                advice = "Is slurmdbd running on AccountingStorageHost, and is its database?"
+                return problem("accounting", f"slurmdbd does not answer: {_sentence(error.message)}", advice)
         return finding
 
     async def _association(self) -> Finding:

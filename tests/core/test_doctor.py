@@ -162,7 +162,9 @@ async def test_what_hangs_is_left(ways: Callable[[FakeSlurm], Ways]) -> None:
     (told,) = [finding for finding in found if finding.check == "slurm"]
     assert told.verdict is Verdict.PROBLEM
     assert "0.5 s" in told.seen
-    assert verdicts(found)["session folder"] is Verdict.OK
+    seen = verdicts(found)
+    assert seen["session folder"] is Verdict.OK
+    assert seen["configuration"] is seen["job age"] is seen["accounting"] is Verdict.SKIPPED
 
 
 async def test_accounting_down_is_told(ways: Callable[[FakeSlurm], Ways]) -> None:
