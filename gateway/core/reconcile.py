@@ -149,8 +149,7 @@ class ClusterLoop:
             took = loop.time() - began
             news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
             if stale:
-                info, inventory = await self._cluster.scheduler.info(), await self._cluster.scheduler.inventory()
-                news |= {"slurm_version": info.version, "backend": info.backend, "inventory": inventory}
+                news |= await self._take_stock(needed=not job_ids)
                 self._inventory_at = now
         except SchedulerUnavailable as error:
             if self._seen.reachable or self._seen.message != error.message:
@@ -163,6 +162,17 @@ class ClusterLoop:
         else:
             self._seen = self._seen.model_copy(update=news)
         return seen
+
+    async def _take_stock(self, *, needed: bool) -> dict[str, Any]:
+        """Version and inventory. Without accounting slurmrestd tells no partitions, but jobs go on: keep the last."""
+        try:
+            info, inventory = await self._cluster.scheduler.info(), await self._cluster.scheduler.inventory()
+        except SchedulerUnavailable as error:
+            if needed:
+                raise
+            log.warning("no inventory", cluster=self.name, error=error.message)
+            return {}
+        return {"slurm_version": info.version, "backend": info.backend, "inventory": inventory}
 
     async def _see(self, news: dict[str, Any]) -> None:
         self._seen = self._seen.model_copy(update=news)

@@ -179,6 +179,8 @@ class FakeSlurm:
 
     async def inventory(self) -> Inventory:
         await self._answer("inventory")
+        if self.faults.accounting_down:  # as slurmrestd does
+            raise SchedulerUnavailable("slurmdbd does not respond")
         return Inventory(
             partitions=tuple(
                 Partition(

@@ -125,6 +125,18 @@ async def test_slurm_away_changes_a_condition_and_everything_goes_on_afterwards(
     assert back.phase is Phase.READY
 
 
+async def test_without_accounting_the_jobs_in_the_queue_are_followed_all_the_same(world: Any, ask: Ask) -> None:
+    session = await ask()
+    await world.turn()
+    world.slurm.faults.accounting_down = True
+    world.time.pass_(60)
+    world.slurm.start(1)
+    await world.turn()
+    running = await now(world, session)
+    assert running.word == "running"
+    assert "SchedulerReachable" not in running.conditions or running.conditions["SchedulerReachable"].status
+
+
 async def test_a_limit_is_waited_for_with_slurms_words(world: Any, ask: Ask) -> None:
     world.slurm._max_submit = 1
     first, second = await ask(), await ask()
