@@ -117,7 +117,7 @@ def pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def local_paths(values: Iterable[str]) -> list[str]:
-    """The directories and files named in pip's values: `/opt/wheels`, `file:///srv/pypi/simple`.
+    """The directories and files named in pip's values: `/srv/wheels`, `file:///srv/pypi/simple`.
 
     The pages of an index `X/simple` link to files beside it (`X/files`), so its parent is meant.
     """

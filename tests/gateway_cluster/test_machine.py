@@ -102,6 +102,6 @@ def test_pip_environment() -> None:
 
 
 def test_local_paths_are_found_and_an_index_means_its_parent() -> None:
-    values = ["/opt/wheels", "file:///srv/pypi/simple file:///opt/wheels/more https://x/simple", "60", "/usr", "/opt"]
-    assert machine.local_paths(values) == ["/opt/wheels", "/srv/pypi"]
+    values = ["/srv/wheels", "file:///srv/pypi/simple file:///srv/wheels/more https://x/simple", "60", "/usr", "/opt"]
+    assert machine.local_paths(values) == ["/srv/wheels", "/srv/pypi"]
     assert machine.local_paths(["file:///srv/with%20space/simple"]) == ["/srv/with space"]
