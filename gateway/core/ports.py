@@ -38,6 +38,13 @@ class Scheduler(Protocol):
     async def find(self, name: str, user: str) -> SeenJob | None:
         """A job of the user by its name, in queue or accounting; None only if both answered and neither has it."""
 
+    async def mine(self, users: Collection[str]) -> Sequence[SeenJob]:
+        """The live jobs of these users whose names begin with JOB_NAME_PREFIX, whoever submitted them.
+
+        Asked seldom, and never answered with the list of everybody's jobs. What it says may be some seconds old and
+        lack the comment: `look` before anything is done to such a job. A user that Slurm does not know has none.
+        """
+
     async def terminate(self, job_id: int, user: str) -> None:
         """Send SIGTERM to a running job's batch script alone, as its owner: the script ends the job in good order.
 

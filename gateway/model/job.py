@@ -43,7 +43,8 @@ class JobRole(StrEnum):
 class JobOptions(BaseModel):
     """What Slurm is asked for: the `#SBATCH` lines of a script and the fields of a REST submission, one value.
 
-    time_limit in minutes, memory in MiB per node; gres as Slurm writes it (`gpu:a100:2`).
+    time_limit in minutes, memory in MiB per node; gres as Slurm writes it (`gpu:a100:2`). `comment` and `extra` are
+    fields of a job that Slurm only keeps; everybody may read them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,8 @@ class JobOptions(BaseModel):
     constraint: str | None = None
     exclusive: bool = False
     requeue: bool = False
+    comment: str = ""
+    extra: str = ""
     output: str = "/dev/null"
     working_directory: str = "/"
 
@@ -135,3 +138,8 @@ class Job(BaseModel):
 def job_name(session_id: str, attempt: int) -> str:
     """The Slurm job name of a session's attempt: how a job is found again after any doubt."""
     return f"{JOB_NAME_PREFIX}{session_id.lower()}-{attempt}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a job of this name is one of a Sluice, of this one or another."""
+    return name.startswith(JOB_NAME_PREFIX)

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 from gateway.core.ports import CommandResult, SchedulerInfo, Shell
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown, Unavailable
 from gateway.model.inventory import Inventory
-from gateway.model.job import JobScript, SeenJob
+from gateway.model.job import JobScript, SeenJob, is_ours
 from gateway.slurm import commands
 from gateway.slurm.commands import Command, Unreadable
 from gateway.slurm.memory import Memory, left_queue, not_told
@@ -125,6 +125,13 @@ class CliScheduler:
             rows = self._read(commands.parse_sacct, done, mark)
             found = [left_queue(job) for job in rows if job.name == name]
         return max(found, key=lambda job: job.job_id, default=None)
+
+    async def mine(self, users: Collection[str]) -> Sequence[SeenJob]:
+        if not users:
+            return []
+        mark = self._mark()
+        done = await self._ask(commands.squeue_live(users, mark), "list the live jobs of our users")
+        return [job for job in self._read(commands.parse_squeue, done, mark) if is_ours(job.name)]
 
     async def terminate(self, job_id: int, user: str) -> None:
         await self._scancel(commands.scancel_batch(job_id), job_id, user)

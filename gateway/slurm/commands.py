@@ -7,7 +7,7 @@ owner's to choose, may hold any separator and even line breaks, and must not be 
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -116,6 +116,8 @@ def _options(options: JobOptions) -> Iterable[str]:
         ("qos", options.qos),
         ("constraint", options.constraint),
         ("gres", options.gres),
+        ("comment", options.comment),
+        ("extra", options.extra),
     ):
         if value:
             yield f"--{name}={value}"
@@ -152,6 +154,18 @@ def squeue_named(name: str, user: str, mark: str) -> Command:
         "--states=all",
         f"--name={name}",
         f"--user={user}",
+        f"--Format={_marked(mark)}",
+    )
+
+
+def squeue_live(users: Collection[str], mark: str) -> Command:
+    """The live jobs of these users. One that is not known there is left out."""
+    return _command(
+        "squeue",
+        "--noheader",
+        "--all",
+        "--states=PENDING,RUNNING,SUSPENDED",
+        f"--user={','.join(users)}",
         f"--Format={_marked(mark)}",
     )
 

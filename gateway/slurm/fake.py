@@ -17,7 +17,7 @@ from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitDeferred, SubmitRefused, SubmitUnknown
 from gateway.model.doctor import Association
 from gateway.model.inventory import Gpus, Inventory, Node, Partition
-from gateway.model.job import JobScript, JobState, SeenJob
+from gateway.model.job import JobScript, JobState, SeenJob, is_ours
 from gateway.slurm import gres
 from gateway.slurm.memory import Entry, left_queue, not_told
 
@@ -122,6 +122,7 @@ class FakeSlurm:
             state=JobState.PENDING,
             submit_time=self._clock(),
             time_limit=script.options.time_limit or self._partitions[self._partition(script)],
+            comment=script.options.comment,
         )
         self._jobs[job_id] = _Job(script, user, seen, gres.counts(script.options.gres or ""))
         self._advance()
@@ -152,6 +153,14 @@ class FakeSlurm:
         self._ask_accounting()
         past = [job for job in mine if job.in_accounting]
         return left_queue(max(past, key=lambda job: job.seen.job_id).seen) if past else None
+
+    async def mine(self, users: Collection[str]) -> Sequence[SeenJob]:
+        await self._answer("mine")
+        return [
+            self._shown(job)
+            for job in self._jobs.values()
+            if job.in_queue and job.seen.state in _LIVE and job.user in users and is_ours(job.seen.name)
+        ]
 
     async def terminate(self, job_id: int, user: str) -> None:
         await self._answer("terminate")

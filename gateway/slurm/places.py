@@ -1,7 +1,7 @@
 """Where pending jobs stand in the queue: one cheap `squeue`, asked seldom, and only while a job of ours waits."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -63,6 +63,9 @@ class WithPlaces:
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         return await self._inner.find(name, user)
+
+    async def mine(self, users: Collection[str]) -> Sequence[SeenJob]:
+        return await self._inner.mine(users)
 
     async def terminate(self, job_id: int, user: str) -> None:
         await self._inner.terminate(job_id, user)

@@ -20,6 +20,7 @@ from gateway.errors import (
 )
 
 UNKNOWN_JOB: Final = 2017
+UNKNOWN_USER: Final = 2166
 ACCESS_DENIED: Final = 2002
 # Job/step already completing or completed; has finished; is not pending nor running
 ALREADY_OVER: Final = frozenset({2021, 2084, 2085, 2086, UNKNOWN_JOB})

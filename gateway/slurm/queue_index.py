@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from gateway.model.job import SeenJob
+from gateway.model.job import SeenJob, is_ours
 
 AT_ONCE: Final = 8
+NEW_AT_ONCE: Final = 500
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -59,6 +60,18 @@ class QueueIndex:
                 if known and all(one.submitted is not None and one.submitted < since for _, one in known):
                     return None
         return None
+
+    async def live(self, users: Collection[str]) -> list[SeenJob]:
+        """The users' jobs of a Sluice, of those known by name and at most so many new ones, each now asked anew."""
+        async with self._one_at_a_time:
+            ids = sorted(await self._ids(), reverse=True)
+            self._known = {i: self._known[i] for i in ids if i in self._known}
+            new = [i for i in ids if i not in self._known][:NEW_AT_ONCE]
+            for job in await each(self._ask, new):
+                if job is not None:
+                    self._known[job.job_id] = _Identity(job.name, job.user, job.submit_time)
+            wanted = [i for i, one in self._known.items() if one.user in users and is_ours(one.name)]
+            return [job for job in await each(self._ask, wanted) if job is not None and not job.state.ended]
 
 
 async def each(ask: Callable[[T], Awaitable[U]], items: Iterable[T]) -> list[U]:

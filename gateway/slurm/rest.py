@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown
 from gateway.model.inventory import Inventory
-from gateway.model.job import JobScript, JobState, SeenJob
+from gateway.model.job import JobScript, JobState, SeenJob, is_ours
 from gateway.slurm import rest_parse, states, times
 from gateway.slurm.memory import Memory, left_queue, not_told
 from gateway.slurm.problems import (
@@ -22,6 +22,7 @@ from gateway.slurm.problems import (
     ALREADY_OVER,
     REJECTED,
     UNKNOWN_JOB,
+    UNKNOWN_USER,
     Problem,
     after_question,
     after_submit,
@@ -36,6 +37,12 @@ _ACCOUNTING_LAG: Final = timedelta(minutes=10)
 _STATES_AT_ONCE: Final = 250  # ids in one address; more than a few of these, and all states are cheaper
 _STATES_CALLS: Final = 4
 _REFRESHED_A_LOOK: Final = 50
+# No times: then accounting tells what is live now, also what is held and has never been eligible.
+_LIVE_JOBS: Final = (
+    *(("state", word) for word in ("PENDING", "RUNNING", "SUSPENDED")),
+    ("usage_time_as_submit_time", "true"),
+    ("skip_steps", "true"),
+)
 
 
 def _now() -> datetime:
@@ -127,6 +134,26 @@ class RestScheduler:
         if known is not None and known.job.name != name:
             self._memory.forget(newest)  # of a job that slurmctld lost in a crash, before it gave the number again
         return (await self.look([newest])).get(newest)
+
+    async def mine(self, users: Collection[str]) -> Sequence[SeenJob]:
+        """From accounting, one question a user: slurmrestd cannot ask the queue by user."""
+        if not users:
+            return []
+        if (await self._accounting(self._viewer))[0] == "none":
+            return await self._queue.live(users)
+
+        async def ask(user: str) -> list[SeenJob]:
+            params = [("users", user), *_LIVE_JOBS]
+            try:
+                answer = await self._client.get("slurmdb", "/jobs/", user=self._viewer, params=params)
+            except Refused as refused:
+                if refused.problem.number == UNKNOWN_USER:
+                    return []
+                raise after_question(refused.problem, f"list the live jobs of {user}") from refused
+            rows = (rest_parse.accounting_job(row, self._comment_field) for row in answer.get("jobs") or ())
+            return [job for job in rows if is_ours(job.name)]
+
+        return [job for some in await each(ask, users) for job in some]
 
     def _by_name(self, name: str, user: str) -> Sequence[tuple[str, str]]:
         return [

@@ -69,6 +69,7 @@ def submission(script: JobScript) -> dict[str, Any]:
         "constraints": options.constraint,
     }
     job.update({field: value for field, value in named.items() if value})
+    job.update({field: value for field, value in (("comment", options.comment), ("extra", options.extra)) if value})
     if options.time_limit is not None:
         job["time_limit"] = _set(options.time_limit)
     if options.memory is not None:

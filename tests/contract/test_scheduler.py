@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Forbidden, SubmitRefused
 from gateway.model.announcement import Endpoint, parse
-from gateway.model.job import JobState
+from gateway.model.job import JobState, SeenJob
 
 READY = f"sluice/1 ready tcp=10.77.0.11:41231 sha256={'ab' * 32}"
 BEYOND_ALL_IDS = 67_108_864 + 5
@@ -129,6 +129,27 @@ async def test_of_two_jobs_with_one_name_the_newer_is_found(case: Any) -> None:
     found = await case.scheduler.find(script.options.name, case.owner)
     assert found is not None
     assert found.job_id == newer
+
+
+async def test_the_live_jobs_of_our_users_are_told_and_nobody_elses(case: Any, until: Any) -> None:
+    script = case.script("sleep 300", comment="sluice/1@0a1b2c3d")
+    running = await case.submit(script)
+    waiting = await case.submit(case.script("sleep 300", nodes=3, tasks=3))
+    ended = await case.submit(case.script("exit 0"))
+    foreign = await case.submit(case.script("sleep 300", name=f"other-{case.run}"))
+    await case.until(ended, lambda job: job.state.ended)
+
+    async def told() -> dict[int, SeenJob]:
+        return {job.job_id: job for job in await case.scheduler.mine([case.owner, "nobody-of-that-name"])}
+
+    # accounting, where it is asked, may be some seconds behind the queue
+    jobs = await until(told, lambda jobs: {running, waiting} <= jobs.keys() and ended not in jobs)
+    assert foreign not in jobs
+    assert (jobs[running].name, jobs[running].user) == (script.options.name, case.owner)
+    assert (await case.look(running)).comment == "sluice/1@0a1b2c3d"
+    others = await case.scheduler.mine([case.other, "nobody-of-that-name"])
+    assert not {running, waiting} & {job.job_id for job in others}
+    assert await case.scheduler.mine([]) == []
 
 
 @pytest.mark.parametrize(

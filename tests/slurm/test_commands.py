@@ -101,6 +101,8 @@ OPTIONS = JobOptions(
     constraint="fast&big",
     exclusive=True,
     requeue=True,
+    comment="sluice/1@0a1b2c3d",
+    extra="more",
     output="/home/alice/o-%j.log",
     working_directory="/home/alice",
 )
@@ -129,6 +131,8 @@ def test_sbatch_and_rest_are_told_the_same() -> None:
         "--constraint=fast&big",
         "--gres=gpu:a100:2,shard:1",
         "--exclusive",
+        "--comment=sluice/1@0a1b2c3d",
+        "--extra=more",
     }
     body = rest_parse.submission(JobScript(options=OPTIONS, text="#!/bin/sh\n"))
     assert body["script"] == "#!/bin/sh\n"
@@ -151,6 +155,8 @@ def test_sbatch_and_rest_are_told_the_same() -> None:
         "constraints": "fast&big",
         "tres_per_node": "gres/gpu:a100:2,gres/shard:1",
         "shared": ["none"],
+        "comment": "sluice/1@0a1b2c3d",
+        "extra": "more",
     }
 
 
