@@ -12,13 +12,16 @@
     │   ├── ClusterNotFound
     │   └── ImageMissing         the recipe's image is not on the cluster yet
     ├── Conflict                 it is not in a state for that
-    │   └── NotReady             the session has no endpoint now
+    │   ├── NotReady             the session has no endpoint now
+    │   └── LeaseLost            another server works for the cluster now: nothing was written
     ├── Unauthenticated          who are you?
     ├── Forbidden                you may not
     ├── Unavailable              something we depend on does not answer: try again later
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
     │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
     │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
+    │   ├── DatabaseUnavailable  the database does not answer, or somebody holds its lock
+    │   ├── StorageFull          no room is left for the database: nothing was written
     │   ├── WriteUnknown         the database went away in a commit: look before asking again
     │   ├── FilesUnavailable     the cluster's files cannot be reached
     │   └── EndpointUnavailable  the session's node does not answer
@@ -99,6 +102,10 @@ class NotReady(Conflict):
     retryable = True
 
 
+class LeaseLost(Conflict):
+    code = "lease_lost"
+
+
 class Unauthenticated(SluiceError):
     code = "unauthenticated"
 
@@ -123,6 +130,14 @@ class SubmitUnknown(Unavailable):
 
 class SubmitDeferred(Unavailable):
     code = "submit_deferred"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+
+class StorageFull(Unavailable):
+    code = "storage_full"
 
 
 class WriteUnknown(Unavailable):

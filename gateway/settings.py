@@ -89,6 +89,11 @@ class ServeSettings(Section):
 class ReconcileSettings(Section):
     poll_seconds: float = Field(2.0, gt=0, description="Longest time between two looks at Slurm while jobs are live.")
     busy_poll_seconds: float = Field(0.5, gt=0, description="The same for a while after a submit or a stop.")
+    lease_seconds: float = Field(
+        10.0,
+        ge=1,
+        description="How long after its last sign of life a server keeps a cluster from the others (several servers).",
+    )
     submit_concurrency: int = Field(16, ge=1, le=256, description="Submissions under way at once, per cluster.")
 
 

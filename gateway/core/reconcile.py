@@ -9,16 +9,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+from sqlalchemy import Connection
 
 from gateway.core.context import Cluster, Gateway
+from gateway.core.leases import Hold, Keeper
 from gateway.core.scripts import script_of
 from gateway.errors import (
     EndpointUnavailable,
     Forbidden,
     Invalid,
+    LeaseLost,
     SchedulerUnavailable,
     SluiceError,
     SubmitDeferred,
@@ -29,6 +32,7 @@ from gateway.model.announcement import Endpoint, parse
 from gateway.model.job import SeenJob
 from gateway.model.session import Act, Phase, Session, Step
 from gateway.store import clusters as seen_clusters
+from gateway.store import leases
 from gateway.store import sessions as store
 from gateway.store.clusters import SeenCluster
 
@@ -42,32 +46,41 @@ DEFER_AFTER = timedelta(seconds=20)
 INVENTORY_EVERY = timedelta(seconds=15)
 ERROR_PAUSE = 5.0
 
+T = TypeVar("T")
 Change = Callable[[Session, datetime], Session]
 
 
 class Reconciler:
-    """Runs one loop a cluster until cancelled. `run` returns only after the acts under way are done."""
+    """Runs a loop for every cluster whose lease this server holds, until cancelled.
+
+    `run` returns only after the acts under way are done.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._loops = [ClusterLoop(gateway, cluster) for cluster in gateway.clusters.values()]
+        self._loops: dict[str, ClusterLoop] = {}
+        self.leases = Keeper(gateway, self._work)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for loop in self._loops:
-                group.create_task(loop.run())
+        await self.leases.run()
 
     def age(self) -> dict[str, float | None]:
-        """Seconds since each cluster last answered a poll; None before the first answer."""
-        now = self._gateway.clock()
-        return {loop.name: (now - loop.answered).total_seconds() if loop.answered else None for loop in self._loops}
+        """Seconds since a poll of this server was answered, by cluster that it works for; None before the first."""
+        now, held = self._gateway.clock(), self.leases.held
+        loops = [loop for name, loop in self._loops.items() if name in held]
+        return {loop.name: (now - loop.answered).total_seconds() if loop.answered else None for loop in loops}
+
+    async def _work(self, hold: Hold) -> None:
+        loop = ClusterLoop(self._gateway, self._gateway.clusters[hold.grip.cluster], hold)
+        self._loops[loop.name] = loop
+        await loop.run()
 
 
 class ClusterLoop:
-    """The loop of one cluster."""
+    """The loop of one cluster: it asks, writes and acts only while `hold` is held."""
 
-    def __init__(self, gateway: Gateway, cluster: Cluster) -> None:
-        self._gateway, self._cluster = gateway, cluster
+    def __init__(self, gateway: Gateway, cluster: Cluster, hold: Hold) -> None:
+        self._gateway, self._cluster, self._hold = gateway, cluster, hold
         self._slots = asyncio.Semaphore(gateway.settings.reconcile.submit_concurrency)
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._busy_until: datetime | None = None
@@ -84,7 +97,7 @@ class ClusterLoop:
         now = asyncio.get_running_loop().time
         work, due = self._gateway.work, now()
         try:
-            while True:
+            while await self._hold.sure():
                 rung = work.listen()
                 try:
                     if now() >= due:
@@ -92,6 +105,8 @@ class ClusterLoop:
                         due = now() + await self.turn()
                     elif await self.between():
                         due = min(due, self._next_look)
+                except LeaseLost:
+                    self._hold.lose()
                 except SluiceError as error:
                     log.warning("turn failed", cluster=self.name, code=error.code, error=error.message)
                 except Exception:
@@ -176,7 +191,7 @@ class ClusterLoop:
 
     async def _see(self, news: dict[str, Any]) -> None:
         self._seen = self._seen.model_copy(update=news)
-        await self._gateway.db.write(seen_clusters.save, self._seen)
+        await self._write(partial(seen_clusters.save, seen=self._seen))
 
     async def _steps(self, sessions: list[Session], seen: Mapping[int, SeenJob], now: datetime) -> None:
         decided: list[tuple[Session, Step]] = []
@@ -200,16 +215,22 @@ class ClusterLoop:
         changed = [(before, after) for before, after in changes if before != after]
         recorded = {after.id: after for before, after in changes if before == after}
         if changed:
-            saved = await self._gateway.db.write(
+            saved = await self._write(
                 lambda connection: [store.save(connection, before, after, now) for before, after in changed]
             )
             recorded |= {session.id: session for session in saved if session is not None}
             self._gateway.news.ring()
         return recorded
 
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Write, unless another server works for the cluster now (LeaseLost)."""
+        return await self._gateway.db.write(leases.fenced, self._hold.grip, work)
+
     async def _act(self, session: Session, act: Act) -> None:
         try:
             async with self._slots:
+                if not await self._hold.sure():
+                    return  # the server that has the lease now finds what is to do
                 change = await _ACTS[act](self._gateway, self._cluster, session)
             await self._amend(session, change)
         except SluiceError as error:
@@ -228,7 +249,7 @@ class ClusterLoop:
                 if after != current:
                     store.save(connection, current, after, now)
 
-        await self._gateway.db.write(write)
+        await self._write(write)
         self._gateway.news.ring()
 
 

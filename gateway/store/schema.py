@@ -151,3 +151,29 @@ clusters = Table(
     Column("poll_seconds", Float),
     Column("inventory", JSON),
 )
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("clusters", JSON, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("beats", BigInteger, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("cluster", String(63), primary_key=True),
+    Column("holder", String(63), nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("renewals", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("taken_at", UtcDateTime, nullable=False),
+    Column("renewed_at", UtcDateTime, nullable=False),
+)

@@ -31,6 +31,7 @@ STATUS: Mapping[type[SluiceError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.Unavailable: 503,
+    errors.StorageFull: 507,
     errors.EndpointUnavailable: 502,
     errors.TimedOut: 504,
 }

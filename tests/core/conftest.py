@@ -8,15 +8,20 @@ from pathlib import Path
 import pytest
 
 from gateway.core.context import Cluster, Gateway
+from gateway.core.leases import Hold, moment
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import ClusterLoop
+from gateway.model.lease import Lease, Server
 from gateway.model.principal import Principal
 from gateway.network.fake import FakeAgents
 from gateway.settings import Settings
 from gateway.slurm.fake import FakeSlurm
 from gateway.slurm.mounted import MountedFiles
+from gateway.store import leases
 from gateway.store.database import Database
+from gateway.store.leases import Grip
 
+LONG = 3600.0
 RECIPES = {
     "echo": 'name: echo\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nservice: {protocol: http}\n',
     "count": 'name: count\nversion: "1"\nkind: batch\nimage: base\ncommand: [count, "{{ to }}"]\n'
@@ -48,6 +53,7 @@ class World:
     agents: FakeAgents
     time: Time
     loop: ClusterLoop
+    hold: Hold
     home: Path
     caller: Principal = field(default_factory=lambda: Principal(name="ann"))
 
@@ -59,7 +65,7 @@ class World:
 
     def restarted(self) -> None:
         """The process was killed and another one goes on: nothing is left but the database."""
-        self.loop = ClusterLoop(self.gateway, self.gateway.clusters["c"])
+        self.loop = ClusterLoop(self.gateway, self.gateway.clusters["c"], self.hold)
 
 
 @pytest.fixture
@@ -101,5 +107,8 @@ async def world(tmp_path: Path, recipes: Path, database: Database) -> AsyncItera
         client_ca="-----BEGIN CERTIFICATE-----\n",
         clock=time,
     )
-    yield World(gateway, slurm, agents, time, ClusterLoop(gateway, cluster), home)
+    server = Server(name="only", host="here", pid=1, started=1, place="", clusters=("c",), seconds=LONG)
+    terms = await database.write(leases.beat, server, [], [Lease(cluster="c")], [])
+    hold = Hold(Grip("c", server.name, terms["c"]), LONG, moment())
+    yield World(gateway, slurm, agents, time, ClusterLoop(gateway, cluster, hold), hold, home)
     await cluster.close()

@@ -81,6 +81,7 @@ async def test_health_asks_the_database_and_the_loop(api: httpx.AsyncClient, sit
     checks = (await api.get("/health/ready")).json()["checks"]
     assert checks["database"] == "ok"
     assert re.fullmatch(r"answered \d+\.\d s ago", checks["cluster c"])
+    assert re.fullmatch(r".+ \(process \d+\), this server: term 1, renewed \d+\.\d s ago", checks["lease c"])
     async with httpx.AsyncClient(base_url=api.base_url) as stranger:
         assert (await stranger.get("health/live")).status_code == 200
         assert (await stranger.get("health/ready")).status_code == 401

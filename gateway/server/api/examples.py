@@ -118,7 +118,11 @@ CLUSTER: dict[str, Any] = {
 HEALTH: dict[str, Any] = {
     "status": "ok",
     "version": "0.1.0",
-    "checks": {"database": "ok", "cluster local": "asked 0.8 s ago"},
+    "checks": {
+        "database": "ok",
+        "cluster local": "answered 0.8 s ago",
+        "lease local": "gw1.example.org (process 4711), this server: term 3, renewed 1.2 s ago",
+    },
 }
 
 IMAGE: dict[str, Any] = {

@@ -2,18 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.core.context import Gateway
+from gateway.core.leases import Standing
 from gateway.model.api import HealthView
 from gateway.server.api import examples
+from gateway.store import clusters
 from gateway.store.database import ping
 from gateway.web.app import product_version
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
 from gateway.web.openapi import example
+
+if TYPE_CHECKING:
+    from gateway.core.reconcile import Reconciler
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -38,19 +44,34 @@ async def live() -> dict[str, str]:
     },
 )
 async def ready(gateway: Gw, caller: Caller, request: Request, response: Response) -> HealthView:
-    """Asks the database, and says how long ago each cluster answered. Sessions are accepted while Slurm is away."""
+    """Asks the database, and says how long ago each cluster answered and which server works for it.
+
+    Sessions are accepted while Slurm is away.
+    """
     del caller
+    reconciler: Reconciler = request.app.state.reconciler
     database = await check_database(gateway)
-    ages: Ages = request.app.state.reconciler.age()
-    polls = {
-        f"cluster {name}": "has not answered yet" if age is None else f"answered {age:.1f} s ago"
-        for name, age in ages.items()
-    }
-    fresh = all(age is not None and age < OLD_POLL for age in ages.values())
     if database != "ok":
         response.status_code = 503
-    status = "ok" if fresh and database == "ok" else "degraded"
-    return HealthView(status=status, version=product_version(), checks={"database": database, **polls})
+        return HealthView(status="degraded", version=product_version(), checks={"database": database})
+    checks, fresh = {"database": "ok"}, True
+    seen = {cluster.name: cluster.polled_at for cluster in await gateway.db.read(clusters.every)}
+    ages: Ages = reconciler.age()
+    for standing in await reconciler.leases.standings():
+        name, polled_at = standing.cluster, seen.get(standing.cluster)
+        age = (gateway.clock() - polled_at).total_seconds() if polled_at else None
+        age = ages.get(name, age)
+        fresh &= age is not None and age < OLD_POLL
+        checks[f"cluster {name}"] = "has not answered yet" if age is None else f"answered {age:.1f} s ago"
+        checks[f"lease {name}"] = _held(standing)
+    return HealthView(status="ok" if fresh else "degraded", version=product_version(), checks=checks)
+
+
+def _held(standing: Standing) -> str:
+    if not standing.holder or standing.age is None:
+        return "nobody has it"
+    here = ", this server" if standing.here else ""
+    return f"{standing.holder}{here}: term {standing.term}, renewed {max(0.0, standing.age):.1f} s ago"
 
 
 async def check_database(gateway: Gateway) -> str:
