@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql
+PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime
 PROGRAMS := debootstrap shellcheck ip
 # The tests run their own PostgreSQL: where the package is new, it shall not make and start one for the machine.
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/sluice-install.conf
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check format docs acceptance bench clean system
+.PHONY: help up down test check format docs acceptance chaos bench clean system
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ docs: $(READY) ## Generate the reference pages from the code
 acceptance: $(READY) ## The long runs: vLLM and PyTorch in real jobs
 	$(BIN)/pytest -m acceptance
 
+chaos: $(READY) ## Break things on real clusters, see that nothing is lost; FAULTS="a b" plays some, see docs/reference/faults.md
+	$(BIN)/python -m tests.faults.run $(FAULTS)
+
 bench: $(READY) ## Measure against the raw thing; prints a table, writes .benchmarks/
 	$(BIN)/python -m benchmarks.run
 
@@ -58,7 +61,7 @@ $(READY): pyproject.toml constraints.txt | system
 system:
 	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing=1; \
-	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing=1; \
+	ls /usr/lib/postgresql/*/bin/initdb /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing=1; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" != 0 ]; then echo "Missing programs. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi; \
 		echo "Installing $(PACKAGES) ..."; \

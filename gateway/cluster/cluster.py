@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.cluster import config, host, keys, lifecycle, processes, record
+from gateway.cluster import config, host, keys, lifecycle, network, processes, record
 from gateway.cluster.files import Progress, busy, locked, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
@@ -151,6 +151,17 @@ class Cluster:
         """`start`, `stop` or `restart` a daemon of a host, e.g. slurmctld of ctl; see `sluice-service` there."""
         self.exec(host_name, ["sluice-service", action, service])
 
+    def signal(self, host_name: str, service: str, signal: Literal["STOP", "CONT", "KILL", "TERM", "HUP"]) -> None:
+        """Signal a daemon of a host: STOP makes it hang, CONT lets it go on, KILL is a crash."""
+        self.exec(host_name, ["sluice-service", "signal", service, signal])
+
+    def cut_link(self, host_name: str) -> None:
+        """Pull a host's network cable; what runs on the host goes on."""
+        network.switch(self.record.net, self._octet(host_name), on=False)
+
+    def restore_link(self, host_name: str) -> None:
+        network.switch(self.record.net, self._octet(host_name), on=True)
+
     @contextmanager
     def ssh_argv(self, user: str, argv: Sequence[str] = (), host_name: str = "login") -> Iterator[list[str]]:
         """The argv of an ssh session as a user, with a certificate that is gone when the context ends.
@@ -183,6 +194,12 @@ class Cluster:
             made.save(self.state)
             lifecycle.wait_started(made, self.state, name)
         return Cluster(made, self.state)
+
+    def _octet(self, host_name: str) -> int:
+        found = [each.octet for each in self.record.spec.hosts if each.name == host_name and each.role != "build"]
+        if not found:
+            raise ClusterNotFound(f"cluster {self.name} has no cable to a host {host_name!r}")
+        return found[0]
 
     def running(self, host_name: str) -> bool:
         run = self.record.hosts.get(host_name)

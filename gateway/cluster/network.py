@@ -59,6 +59,11 @@ def wire(net: Net, octet: int, pid: int) -> None:
     _ip("link", "add", name, "master", net.bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
 
 
+def switch(net: Net, octet: int, *, on: bool) -> None:
+    """Plug a host's cable in at the bridge, or pull it out."""
+    _ip("link", "set", "dev", net.veth(octet), "up" if on else "down")
+
+
 def remove(net: Net) -> bool:
     """Remove the bridge and what hangs on it, if it is this cluster's; says whether there was one."""
     mine = [link for link in links() if link["ifname"] == net.bridge and link.get("address") == net.bridge_mac]

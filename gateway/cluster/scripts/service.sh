@@ -1,5 +1,6 @@
 #!/bin/bash
-# sluice-service start|stop|restart|status NAME: a host's daemons one by one, e.g. to see what happens without slurmctld.
+# sluice-service start|stop|restart|status NAME, sluice-service signal NAME SIGNAL: a host's daemons one by one, e.g. to
+# see what happens without slurmctld, or while it hangs (STOP, CONT).
 set -u
 action=${1:-} name=${2:-}
 pid_file=/run/sluice-host/$name.pid
@@ -53,5 +54,6 @@ case $action in
     stop) stop ;;
     restart) stop; start ;;
     status) if alive; then echo running; else echo stopped; exit 3; fi ;;
-    *) echo "usage: sluice-service start|stop|restart|status NAME" >&2; exit 2 ;;
+    signal) alive || { echo "$name does not run" >&2; exit 3; }; kill -s "${3:?which signal}" "$(cat "$pid_file")" ;;
+    *) echo "usage: sluice-service start|stop|restart|status NAME | signal NAME SIGNAL" >&2; exit 2 ;;
 esac
