@@ -45,6 +45,7 @@ RETRY_AFTER = timedelta(seconds=3)
 DEFER_AFTER = timedelta(seconds=20)
 INVENTORY_EVERY = timedelta(seconds=15)
 ERROR_PAUSE = 5.0
+LONGEST_SILENCE = 5.0
 
 T = TypeVar("T")
 Change = Callable[[Session, datetime], Session]
@@ -138,13 +139,15 @@ class ClusterLoop:
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
             await self._steps(idle, seen, now)
+        # Only an answer says what a poll costs Slurm; after a silence the next answer is wanted soon.
         took = loop.time() - began
-        self._next_look = loop.time() + max(SHORTEST, took * POLL_COST)
+        rest = took * POLL_COST if seen is not None else min(took, LONGEST_SILENCE)
+        self._next_look = loop.time() + max(SHORTEST, rest)
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
             self._busy_until = now + BUSY_FOR
         busy = self._busy_until is not None and now < self._busy_until
         settings = gateway.settings.reconcile
-        return max(settings.busy_poll_seconds if busy else settings.poll_seconds, took * POLL_COST)
+        return max(settings.busy_poll_seconds if busy else settings.poll_seconds, rest)
 
     async def settle(self) -> None:
         """Wait until no act is under way."""
