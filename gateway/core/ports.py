@@ -32,8 +32,12 @@ class Scheduler(Protocol):
         SchedulerUnavailable: certainly not submitted. SubmitUnknown: the answer was lost; look it up by name.
         """
 
-    async def look(self, job_ids: Collection[int]) -> Mapping[int, SeenJob]:
-        """Queue first, then accounting for those that left it. An id that neither knows is left out."""
+    async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
+        """Queue first, then accounting for those that left it. An id that neither knows is left out.
+
+        States are as they are now; the rest of a job whose state did not change may be a minute old, or more where
+        there are very many. Of those in `awaited` news is expected that changes no state, so they are asked first.
+        """
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         """A job of the user by its name, in queue or accounting; None only if both answered and neither has it."""

@@ -158,12 +158,13 @@ class ClusterLoop:
         """Ask Slurm about all jobs at once; None if it could not be asked."""
         clock, loop = self._gateway.clock, asyncio.get_running_loop()
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
+        awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and s.phase is Phase.STARTING]
         now, began = clock(), loop.time()
         stale = self._inventory_at is None or now > self._inventory_at + INVENTORY_EVERY
         if not stale and not job_ids and self._seen.reachable:
             return {}  # nothing to ask
         try:
-            seen = await self._cluster.scheduler.look(job_ids) if job_ids else {}
+            seen = await self._cluster.scheduler.look(job_ids, awaited) if job_ids else {}
             took = loop.time() - began
             news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
             if stale:

@@ -1,20 +1,24 @@
 """Slurm through its commands, run by a Shell: on this machine or over ssh.
 
-A look is one `squeue` for all the jobs, and one `sacct` for those that left the queue since the last look.
+A look is one `squeue` for the states of all the jobs, which slurmctld answers without touching the rest of the queue,
+another for those of which there may be news, and one `sacct` for those that left the queue.
 """
 
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NoReturn
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, NoReturn, TypeVar
 
-from gateway.core.ports import CommandResult, SchedulerInfo, Shell
+from gateway.core.ports import Clock, CommandResult, SchedulerInfo, Shell
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown, Unavailable
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, SeenJob, is_ours
-from gateway.slurm import commands
+from gateway.slurm import commands, states
 from gateway.slurm.commands import Command, Unreadable
-from gateway.slurm.memory import Memory, left_queue, not_told
+from gateway.slurm.left import WINDOW, Left
+from gateway.slurm.memory import Memory, left_queue
 from gateway.slurm.problems import (
     ALREADY_OVER,
     UNKNOWN_JOB,
@@ -25,8 +29,15 @@ from gateway.slurm.problems import (
 
 FIND_DAYS: Final = 14
 
+T = TypeVar("T")
+
 _IDS_AT_ONCE: Final = 5_000  # one argument may have 128 KiB
+_ONE_BY_ONE: Final = 10  # more at once, and squeue may as well fetch the whole queue
 _NOT_FOUND: Final = 127
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _mark() -> str:
@@ -46,6 +57,7 @@ class CliScheduler:
         monotonic: Callable[[], float] = time.monotonic,
         mark: Callable[[], str] = _mark,
         memory: Memory | None = None,
+        clock: Clock = _now,
     ) -> None:
         self._shell = shell
         self._cluster = cluster
@@ -54,8 +66,12 @@ class CliScheduler:
         self._monotonic = monotonic
         self._mark = mark
         self._memory = memory or Memory()
+        self._clock = clock
+        self._left = Left(self._memory, self._accounting)
+        self._tells_states = True
 
     async def close(self) -> None:
+        await self._left.close()
         await self._shell.close()
 
     async def submit(self, script: JobScript, user: str) -> int:
@@ -76,45 +92,49 @@ class CliScheduler:
         self._memory.forget(job_id)
         return job_id
 
-    async def look(self, job_ids: Collection[int]) -> Mapping[int, SeenJob]:
+    async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
         wanted = list(dict.fromkeys(job_ids))
-        seen: dict[int, SeenJob] = {}
+        at = self._monotonic()
+        queue: set[int] = set()
         for some in _batches(wanted):
-            mark = self._mark()
-            done = await self._ask(commands.squeue(some, mark), "show jobs", accept=UNKNOWN_JOB)
-            for job in self._read(commands.parse_squeue, done, mark):
-                seen[job.job_id] = job
-                self._memory.put(job, self._monotonic())
-        left = []
-        for job_id in wanted:
-            if job_id in seen:
-                continue
-            entry = self._memory.get(job_id)
-            if entry is not None and entry.from_accounting and entry.job.state.ended:
-                seen[job_id] = entry.job
-            else:
-                left.append(job_id)
-        for some in _batches(left):
-            try:
-                rows = await self._accounting(some)
-            except SchedulerUnavailable as error:
-                for job_id in some:
-                    seen[job_id] = not_told(job_id, self._memory.get(job_id), error.message)
-                continue
-            for job in rows:
-                seen[job.job_id] = left_queue(job)
-                self._memory.put(seen[job.job_id], self._monotonic(), from_accounting=True)
-        return {job_id: seen[job_id] for job_id in wanted if job_id in seen}
+            queue.update(await self._queue(some, awaited, at))
+        seen = {i: entry.job for i in wanted if i in queue and (entry := self._memory.get(i)) is not None}
+        return seen | await self._left.tell([i for i in wanted if i not in seen], at)
+
+    async def _queue(self, job_ids: Sequence[int], awaited: Collection[int], at: float) -> Collection[int]:
+        """Look at these in the queue, in full where there may be news; which of them it has."""
+        if self._tells_states:
+            command, what = commands.squeue_states(job_ids), "tell the states of jobs"
+            done = await self._run(command, self._viewer)
+            if done.returncode == 0 or "only-job-state" not in done.stderr:
+                words = self._read(commands.parse_states, self._answer(command, done, what))
+                told = {job_id: states.parse(word) for job_id, word in words.items()}
+                await self._details(self._memory.choose(told, awaited, at, self._clock()), at)
+                return told
+            self._tells_states = False  # Slurm before 24.05
+        return await self._details(job_ids, at)
+
+    async def _details(self, job_ids: Sequence[int], at: float) -> Collection[int]:
+        """Remember all that the queue says of these; which of them it has."""
+        if not job_ids:
+            return ()
+        mark = self._mark()
+        command = (commands.squeue_each if len(job_ids) <= _ONE_BY_ONE else commands.squeue)(job_ids, mark)
+        done = await self._ask(command, "show jobs", accept=UNKNOWN_JOB)
+        jobs = self._read(partial(commands.parse_squeue, mark=mark), done)
+        for job in jobs:
+            self._memory.put(job, at)
+        return [job.job_id for job in jobs]
 
     async def _accounting(self, job_ids: Sequence[int]) -> list[SeenJob]:
         mark = self._mark()
-        done = await self._ask(commands.sacct(job_ids, mark), "show jobs in accounting")
-        return self._read(commands.parse_sacct, done, mark)
+        done = await self._ask(commands.sacct(job_ids, WINDOW.days, mark), "show jobs in accounting")
+        return self._read(partial(commands.parse_sacct, mark=mark), done)
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         mark = self._mark()
         done = await self._ask(commands.squeue_named(name, user, mark), f"look for job {name}", user=user)
-        found = [job for job in self._read(commands.parse_squeue, done, mark) if job.name == name]
+        found = [job for job in self._read(partial(commands.parse_squeue, mark=mark), done) if job.name == name]
         if not found:
             mark = self._mark()
             done = await self._ask(
@@ -122,7 +142,7 @@ class CliScheduler:
                 f"look for job {name} in accounting",
                 user=user,
             )
-            rows = self._read(commands.parse_sacct, done, mark)
+            rows = self._read(partial(commands.parse_sacct, mark=mark), done)
             found = [left_queue(job) for job in rows if job.name == name]
         return max(found, key=lambda job: job.job_id, default=None)
 
@@ -131,7 +151,7 @@ class CliScheduler:
             return []
         mark = self._mark()
         done = await self._ask(commands.squeue_live(users, mark), "list the live jobs of our users")
-        return [job for job in self._read(commands.parse_squeue, done, mark) if is_ours(job.name)]
+        return [job for job in self._read(partial(commands.parse_squeue, mark=mark), done) if is_ours(job.name)]
 
     async def terminate(self, job_id: int, user: str) -> None:
         await self._scancel(commands.scancel_batch(job_id), job_id, user)
@@ -173,7 +193,9 @@ class CliScheduler:
         self, command: Command, what: str, *, user: str | None = None, accept: int | None = None
     ) -> CommandResult:
         """Run a question; an error whose number is `accept` counts as an answer."""
-        done = await self._run(command, user or self._viewer)
+        return self._answer(command, await self._run(command, user or self._viewer), what, accept)
+
+    def _answer(self, command: Command, done: CommandResult, what: str, accept: int | None = None) -> CommandResult:
         if done.returncode == _NOT_FOUND:
             _missing(command)
         if done.returncode != 0:
@@ -182,9 +204,9 @@ class CliScheduler:
                 raise after_question(problem, what)
         return done
 
-    def _read(self, parse: Callable[[str, str], list[SeenJob]], done: CommandResult, mark: str) -> list[SeenJob]:
+    def _read(self, parse: Callable[[str], T], done: CommandResult) -> T:
         try:
-            return parse(done.stdout, mark)
+            return parse(done.stdout)
         except Unreadable as error:
             raise SchedulerUnavailable(f"Slurm's commands printed what we cannot read: {error}") from error
 

@@ -131,7 +131,8 @@ class FakeSlurm:
             raise SubmitUnknown("the answer was lost")
         return job_id
 
-    async def look(self, job_ids: Collection[int]) -> Mapping[int, SeenJob]:
+    async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
+        del awaited  # it is all known here
         await self._answer("look")
         seen = {}
         for job_id in dict.fromkeys(job_ids):

@@ -3,8 +3,9 @@
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ echo "${0##*/} $*" >> NOTES
 mark=$(printf '%s\n' "$*" | sed -n 's/.*--Format=JobID:\([^,]*\),.*/\1/p; s/.*--delimiter=\([^ ]*\) .*/\1/p')
 while IFS= read -r row; do
   [ -n "$row" ] || continue
+  case "$*" in *--only-job-state*)
+    IFS='|'; set -- $row; echo "$1 $4"; unset IFS; set -- --only-job-state; continue;; esac
   IFS='|'; for field in $row; do printf '%s%s' "$field" "$mark"; done; unset IFS; echo
 done <<'END'
 TABLE
@@ -63,8 +66,10 @@ def notes(tmp_path: Path) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def scheduler() -> CliScheduler:
-    return CliScheduler(LocalShell(), cluster="c", viewer=ME, timeout=2.0)
+async def scheduler(clock: Any) -> AsyncIterator[CliScheduler]:
+    made = CliScheduler(LocalShell(), cluster="c", viewer=ME, timeout=2.0, monotonic=clock.seconds, clock=clock)
+    yield made
+    await made.close()
 
 
 async def test_one_squeue_for_all_and_sacct_once_for_what_left(
@@ -76,20 +81,47 @@ async def test_one_squeue_for_all_and_sacct_once_for_what_left(
         assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.CANCELLED]
     assert seen[8].comment == "bye"
     assert seen[8].time_limit == 10
-    assert sorted(notes()) == ["sacct", *["squeue"] * 3]
+    called = notes()
+    assert called.count("sacct") == 1
+    assert called.count("squeue") == 4  # the states each time, the job itself when it is new
+
+
+async def test_before_slurm_24_05_one_squeue_tells_all(
+    programs: Programs, scheduler: CliScheduler, notes: Callable[[], list[str]]
+) -> None:
+    programs(squeue=RUNNING)
+    fails = (
+        """case "$*" in *only-job-state*) echo "squeue: unrecognized option '--only-job-state'" >&2; exit 1;; esac"""
+    )
+    program = Path(os.environ["PATH"].split(":", maxsplit=1)[0]) / "squeue"
+    program.write_text(program.read_text().replace("\n", f"\n{fails}\n", 1))
+    for _ in range(3):
+        assert (await scheduler.look([7]))[7].nodes == "node1"
+    assert notes().count("squeue") == 3
+
+
+async def test_more_than_a_few_jobs_with_news_are_one_squeue(
+    programs: Programs, scheduler: CliScheduler, notes: Callable[[], list[str]]
+) -> None:
+    rows = [RUNNING.replace("7|", f"{number}|", 1) for number in range(1, 31)]
+    programs(squeue="\n".join(rows))
+    assert len(await scheduler.look(range(1, 31))) == 30
+    assert notes().count("squeue") == 2
 
 
 async def test_late_or_silent_accounting_ends_nothing_and_hides_no_live_job(
-    programs: Programs, scheduler: CliScheduler
+    programs: Programs, scheduler: CliScheduler, clock: Any
 ) -> None:
     programs(squeue=RUNNING, sacct=LATE)
     seen = await scheduler.look([7, 8])
     assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.UNKNOWN]
     programs(sacct='echo "sacct: error: Problem talking to the database: Connection refused" >&2; exit 1')
+    clock.forward(5)
     seen = await scheduler.look([7, 8])
     assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.UNKNOWN]
     assert "Problem talking to the database" in seen[8].reason
     programs(sacct=ENDED)
+    clock.forward(5)
     assert (await scheduler.look([8]))[8].state is JobState.CANCELLED
 
 
@@ -103,7 +135,11 @@ async def test_a_squeue_that_fails_says_nothing_about_jobs(programs: Programs, s
 
 
 async def test_an_unknown_id_alone_is_an_answer(programs: Programs, scheduler: CliScheduler) -> None:
-    programs(squeue='echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1', sacct="")
+    programs(squeue="", sacct="")
+    assert await scheduler.look([9]) == {}
+    gone = """case "$*" in *only-job-state*) echo 9 RUNNING; exit;; esac
+    echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1"""
+    programs(squeue=gone)
     assert await scheduler.look([9]) == {}
 
 

@@ -1,19 +1,25 @@
 """Places in the queue: asked seldom, only while something waits, and never in the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
 from gateway.core.ports import CommandResult, LineHandler
 from gateway.errors import SchedulerUnavailable
-from gateway.model.job import JobOptions, JobScript
-from gateway.slurm.commands import Unreadable, parse_pending
+from gateway.model.job import JobOptions, JobScript, SeenJob
+from gateway.slurm.commands import Place, Unreadable, parse_pending
 from gateway.slurm.fake import FakeSlurm
-from gateway.slurm.places import EVERY, WithPlaces
+from gateway.slurm.places import EVERY, NEW_EVERY, WithPlaces
 
 
 def test_places_are_counted_within_each_partition() -> None:
-    assert parse_pending("cpu 9\ngpu 4\ncpu,gpu 7\ngpu 8\n") == {9: 1, 4: 1, 7: 2, 8: 3}
+    text = "9 cpu Priority\n4 gpu Resources\n7 cpu,gpu Nodes required for job are DOWN\n8 gpu \n"
+    assert parse_pending(text) == {
+        9: Place(1, "Priority"),
+        4: Place(1, "Resources"),
+        7: Place(2, "Nodes required for job are DOWN"),
+        8: Place(3, ""),
+    }
     assert parse_pending("") == {}
 
 
@@ -49,7 +55,7 @@ class Login:
 
 
 async def test_the_queue_is_asked_only_while_a_job_waits_and_seldom() -> None:
-    slurm, login, now = FakeSlurm(), Login("cpu 1\n"), [0.0]
+    slurm, login, now = FakeSlurm(), Login("1 cpu Priority\n"), [0.0]
     placed = WithPlaces(slurm, login, viewer="ann", monotonic=lambda: now[0])
     job_id = await placed.submit(JobScript(options=JobOptions(name="a"), text="#!/bin/sh\n"), "ann")
     for _ in range(5):
@@ -63,3 +69,43 @@ async def test_the_queue_is_asked_only_while_a_job_waits_and_seldom() -> None:
     now[0] += EVERY
     assert (await placed.look([job_id]))[job_id].position is None
     assert login.asked == 2
+
+
+async def test_a_new_job_gets_its_place_soon() -> None:
+    slurm, login, now = FakeSlurm(nodes=0), Login("1 cpu Priority\n2 cpu Priority\n"), [0.0]
+    placed = WithPlaces(slurm, login, viewer="ann", monotonic=lambda: now[0])
+    jobs = []
+    for name in ("a", "b"):
+        jobs.append(await placed.submit(JobScript(options=JobOptions(name=name), text="#!/bin/sh\n"), "ann"))
+        await placed.look(jobs)
+    assert login.asked == 1
+    now[0] += NEW_EVERY
+    assert (await placed.look(jobs))[2].position == 2
+    assert login.asked == 2
+    now[0] += NEW_EVERY
+    await placed.look(jobs)
+    assert login.asked == 2
+
+
+class Noted(FakeSlurm):
+    """Notes of which jobs news was awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited: list[set[int]] = []
+
+    async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
+        self.awaited.append(set(awaited))
+        return await super().look(job_ids, awaited)
+
+
+async def test_a_job_that_waits_for_another_reason_is_asked_about_once() -> None:
+    slurm, login, now = Noted(), Login("1 cpu Priority\n2 cpu Priority\n"), [0.0]
+    placed = WithPlaces(slurm, login, viewer="ann", monotonic=lambda: now[0])
+    jobs = [await placed.submit(JobScript(options=JobOptions(name=n), text="#!/bin/sh\n"), "ann") for n in "ab"]
+    await placed.look(jobs)
+    login.text = login.text.replace("2 cpu Priority", "2 cpu Resources")
+    now[0] += EVERY
+    for _ in range(3):
+        await placed.look(jobs, [7])
+    assert slurm.awaited == [set(), {7}, {7, 2}, {7}]

@@ -18,7 +18,7 @@ from gateway.errors import (
     SubmitUnknown,
 )
 from gateway.model.job import JobOptions, JobScript, JobState
-from gateway.slurm import rest_parse
+from gateway.slurm import left, rest_parse
 from gateway.slurm.rest import RestScheduler
 from gateway.slurm.rest_http import RestClient
 from gateway.slurm.tokens import Tokens
@@ -307,7 +307,7 @@ async def test_a_silent_job_is_asked_often_at_first_and_less_often_later(
         player.asked.clear()
         for _ in range(seconds * 2):
             clock.forward(0.5)
-            await scheduler.look([5])
+            await scheduler.look([5], awaited=[5])
         return sum(1 for path in player.paths() if path == "GET /slurm/v0.0.44/job/5")
 
     assert await details(10) == 20
@@ -327,40 +327,85 @@ async def test_a_pending_jobs_reason_is_not_asked_each_time(
 
 
 async def test_what_left_the_queue_is_asked_of_accounting_once(
-    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str]
+    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str], clock: Any
 ) -> None:
     player.answers["GET", "/jobs/state/"] = reply(states())
-    player.answers["GET", "/job/8"] = reply(read_recorded("restdb-job.json"))
+    player.answers["GET", "/jobs/"] = reply(read_recorded("restdb-job.json"))
     for _ in range(3):
+        clock.forward(60)
         assert (await scheduler.look([8]))[8].state is JobState.FAILED
-    assert player.paths().count("GET /slurmdb/v0.0.44/job/8") == 1
+    (asked,) = [asked for asked in player.asked if asked.path == "/slurmdb/v0.0.44/jobs/"]
+    assert ("step", "8") in asked.query
+    assert 0 < int(dict(asked.query)["start_time"]) < clock.seconds()
 
 
 async def test_accounting_that_is_late_ends_nothing(
-    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str]
+    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str], clock: Any
 ) -> None:
     late = json.loads(read_recorded("restdb-job.json"))
     late["jobs"][0]["state"]["current"] = ["RUNNING"]
     player.answers["GET", "/jobs/state/"] = reply(states())
-    player.answers["GET", "/job/8"] = reply(json.dumps(late))
-    seen = (await scheduler.look([8]))[8]
-    assert (seen.state, "accounting still says RUNNING" in seen.reason) == (JobState.UNKNOWN, True)
-    player.answers["GET", "/job/8"] = reply(read_recorded("restdb-job.json"))
+    player.answers["GET", "/jobs/"] = reply(json.dumps(late))
+    for _ in range(100):
+        clock.forward(1)
+        seen = (await scheduler.look([8]))[8]
+        assert (seen.state, "accounting still says RUNNING" in seen.reason) == (JobState.UNKNOWN, True)
+    assert player.paths().count("GET /slurmdb/v0.0.44/jobs/") < 10  # ever more seldom
+    player.answers["GET", "/jobs/"] = reply(read_recorded("restdb-job.json"))
+    clock.forward(30)
     assert (await scheduler.look([8]))[8].state is JobState.FAILED
 
 
+async def test_a_job_that_accounting_does_not_know_is_left_out(
+    scheduler: RestScheduler, player: Any, reply: Any, clock: Any
+) -> None:
+    player.answers["GET", "/jobs/state/"] = reply(states())
+    player.answers["GET", "/jobs/"] = reply('{"jobs": []}')
+    for _ in range(100):
+        clock.forward(1)
+        assert await scheduler.look([8]) == {}
+    assert player.paths().count("GET /slurmdb/v0.0.44/jobs/") < 10
+
+
 async def test_accounting_that_does_not_answer_ends_nothing_and_hides_no_live_job(
-    scheduler: RestScheduler, player: Any, reply: Any
+    scheduler: RestScheduler, player: Any, reply: Any, clock: Any
 ) -> None:
     player.answers["GET", "/jobs/state/"] = reply(states(_5="PENDING"))
     player.answers["GET", "/job/5"] = reply(job(5, "PENDING"))
-    for i in range(6, 30):
-        player.answers["GET", f"/job/{i}"] = reply(errors(7000, "Unable to connect to database"), 500)
-    seen = await scheduler.look(range(5, 30))
-    assert seen[5].state is JobState.PENDING
-    assert {seen[i].state for i in range(6, 30)} == {JobState.UNKNOWN}
-    assert "Unable to connect to database" in seen[29].reason
-    assert len([path for path in player.paths() if "slurmdb" in path]) <= 8  # the others do not wait for it as well
+    player.answers["GET", "/jobs/"] = reply(errors(7000, "Unable to connect to database"), 500)
+    for _ in range(20):
+        clock.forward(1)
+        seen = await scheduler.look(range(5, 30))
+        assert seen[5].state is JobState.PENDING
+        assert {seen[i].state for i in range(6, 30)} == {JobState.UNKNOWN}
+        assert "Unable to connect to database" in seen[29].reason
+    assert len([path for path in player.paths() if "slurmdb" in path]) <= 6  # one question for all, ever more seldom
+
+
+async def test_many_that_left_the_queue_are_asked_about_some_at_a_time(
+    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str]
+) -> None:
+    row = json.loads(read_recorded("restdb-job.json"))["jobs"][0]
+
+    def accounting(asked: Any) -> Any:
+        return reply(json.dumps({"jobs": [{**row, "job_id": int(i)} for name, i in asked.query if name == "step"]}))
+
+    player.answers["GET", "/jobs/state/"] = reply(states())
+    player.answers["GET", "/jobs/"] = accounting
+    ids = range(1, 2 * left.AT_ONCE + 1)
+    first = await scheduler.look(ids)
+    assert [job.state for job in first.values()].count(JobState.UNKNOWN) == left.AT_ONCE
+    assert {job.state for job in (await scheduler.look(ids)).values()} == {JobState.FAILED}
+
+
+async def test_an_slurmdbd_that_hangs_hides_no_live_job(scheduler: RestScheduler, player: Any, reply: Any) -> None:
+    turns = iter(["PENDING", "RUNNING", "RUNNING"])
+    player.answers["GET", "/jobs/state/"] = lambda _: reply(states(_5=next(turns)))
+    player.answers["GET", "/job/5"] = reply(job(5, "RUNNING", comment=READY))
+    player.answers["GET", "/jobs/"] = reply(hang=True)
+    for _ in range(3):
+        seen = await scheduler.look([5, 8])
+        assert (seen[5].state, seen[8].state) == (JobState.RUNNING, JobState.UNKNOWN)
 
 
 @pytest.mark.parametrize("status", [500, 511])
@@ -377,22 +422,24 @@ async def test_an_id_that_slurmrestd_rejects_does_not_hide_the_others(
     scheduler: RestScheduler, player: Any, reply: Any
 ) -> None:
     def answer(asked: Any) -> Any:
-        return reply(errors(9000), 422, twice=True) if asked.query else reply(states(_5="PENDING", _9="RUNNING"))
+        bad = ("job_id", "99999999") in asked.query
+        return reply(errors(9000), 422, twice=True) if bad else reply(states(_5="PENDING", _9="RUNNING"))
 
     player.answers["GET", "/jobs/state/"] = answer
     player.answers["GET", "/job/5"] = reply(job(5, "PENDING"))
-    player.answers["GET", "/job/99999999"] = reply('{"jobs": []}')
+    player.answers["GET", "/jobs/"] = reply('{"jobs": []}')
     assert set(await scheduler.look([5, 99999999])) == {5}
+    assert all(asked.query for asked in player.asked if "state" in asked.path), "never the states of all"
 
 
-async def test_very_many_jobs_are_one_question(scheduler: RestScheduler, player: Any, reply: Any) -> None:
+async def test_a_thousand_jobs_are_one_question(scheduler: RestScheduler, player: Any, reply: Any) -> None:
     everything = reply(json.dumps({"jobs": [{"job_id": str(i), "state": ["PENDING"]} for i in range(3000)]}))
     player.answers["GET", "/jobs/state/"] = everything
     for i in range(1, 1201):
         player.answers["GET", f"/job/{i}"] = reply(job(i, "PENDING"))
     seen = await scheduler.look(range(1, 1201))
     assert len(seen) == 1200
-    assert [asked.query for asked in player.asked if "state" in asked.path] == [[]]
+    assert [len(asked.query) for asked in player.asked if "state" in asked.path] == [1000, 200]
 
 
 async def test_a_requeued_job_is_pending(scheduler: RestScheduler, player: Any, reply: Any) -> None:
