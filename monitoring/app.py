@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from fastapi import Request, Response
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.core.context import Gateway
+from gateway.errors import DatabaseUnavailable
 from gateway.identity.local import LocalIdentity
 from gateway.model.api import HealthView
 from gateway.store import clusters
@@ -55,8 +55,8 @@ async def check(gateway: Gateway) -> Mapping[str, str]:
     """What is well and what is not, by name."""
     try:
         seen = {cluster.name: cluster for cluster in await gateway.db.read(clusters.every)}
-    except SQLAlchemyError as error:
-        return {"database": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    except DatabaseUnavailable as error:
+        return {"database": error.message}
     checks, now = {"database": "ok"}, gateway.clock()
     for name in gateway.settings.clusters:
         cluster = seen.get(name)

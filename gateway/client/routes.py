@@ -11,11 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.client.upstream import Path, Upstream
 from gateway.core.context import Gateway
-from gateway.errors import NotReady, SessionNotFound
+from gateway.errors import DatabaseUnavailable, NotReady, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.principal import Principal
 from gateway.model.session import Session
@@ -75,8 +74,8 @@ class Routes:
                     now = time.monotonic()
                     if await self.refresh(whole=self._doubted or now > full_at + READ_ANYWAY):
                         full_at = now
-                except SQLAlchemyError as error:
-                    log.warning("routes are not read", age=round(self.age, 1), error=str(error).splitlines()[0])
+                except DatabaseUnavailable as error:
+                    log.warning("routes are not read", age=round(self.age, 1), error=error.message)
                 await asyncio.sleep(SHORTEST)  # many changes at once are one reading
                 await self._gateway.news.wait(LOOK_AGAIN)
         finally:
@@ -116,7 +115,7 @@ class Routes:
 
     async def again(self) -> None:
         """Look once more before saying no: the caller may have heard of a session before we did."""
-        with suppress(SQLAlchemyError):
+        with suppress(DatabaseUnavailable):
             await self.refresh(whole=False)
 
     def _serving(self, caller: Principal, model: str) -> Sequence[Route]:

@@ -23,7 +23,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from gateway.errors import SettingsInvalid, Unavailable, WriteUnknown
+from gateway.errors import DatabaseUnavailable, SettingsInvalid, WriteUnknown
 from gateway.store import engine
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Database:
     def open(self) -> None:
         """Make the file's folder, migrate to the newest schema, start writing.
 
-        Unavailable if the database does not answer; SettingsInvalid if it does not let us make tables.
+        DatabaseUnavailable if it does not answer; SettingsInvalid if it does not let us make tables.
         """
         shown = self.url.render_as_string(hide_password=True)
         if engine.is_sqlite(self.url) and self.url.database not in {None, "", ":memory:"}:
@@ -73,7 +73,7 @@ class Database:
         try:
             migrate(self)
         except OperationalError as error:
-            raise Unavailable(
+            raise DatabaseUnavailable(
                 f"the database {shown} does not answer: {engine.words(error)}",
                 hint="Is it running, and are host, port, user and password right (database_url)?",
             ) from error
@@ -85,7 +85,10 @@ class Database:
         self._writer.start()
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, ...)` on a connection that only reads; again if the connection was found broken."""
+        """Run `work(connection, ...)` on a connection that only reads; again if the connection was found broken.
+
+        DatabaseUnavailable if the database does not answer.
+        """
         bound = partial(_call, work, args, kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, bound)
 
@@ -93,7 +96,8 @@ class Database:
         """Run `work(connection, ...)` in a transaction; returns only when it is durable.
 
         An exception undoes this work alone, not its neighbours in the group. The work may run more than once, and is
-        kept once. WriteUnknown if the connection broke in the commit: it may have been kept, or not.
+        kept once. DatabaseUnavailable and StorageFull: it was not kept. WriteUnknown if the connection or the disk
+        broke in the commit: it may have been kept, or not.
         """
         future: Future[T] = Future()
         self._queue.put(_Write(partial(_call, work, args, kwargs), future))
@@ -110,13 +114,16 @@ class Database:
 
     def _read(self, work: Work[T]) -> T:
         try:
+            try:
+                with self.reading.connect() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
             with self.reading.connect() as connection:
                 return work(connection)
         except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        with self.reading.connect() as connection:
-            return work(connection)
+            raise engine.translated(error) from error
 
     def _write_forever(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -139,7 +146,7 @@ class Database:
         keep = [] if self._closing.is_set() else [write for write in group if write.asked_at > oldest]
         for write in group:
             if write not in keep:
-                write.future.set_exception(reason)
+                write.future.set_exception(engine.translated(reason))
         return keep
 
     def _write(self, group: list[_Write]) -> Exception | None:
@@ -154,33 +161,54 @@ class Database:
             with self.writing.connect() as connection, connection.begin() as transaction:
                 for write in group:
                     try:
-                        with connection.begin_nested():
-                            result = write.work(connection)
-                    except Exception as error:
-                        if connection.invalidated:
-                            raise  # it broke, and all that was done on it is undone
-                        failed.append((write.future, error))
-                    else:
-                        done.append((write.future, result))
+                        done.append((write.future, _run(write.work, connection)))
+                    except _Spoilt:
+                        raise
+                    except Exception as why:  # noqa: BLE001 - whoever asked for it is told
+                        failed.append((write.future, engine.translated(why)))
                 committing = True
                 transaction.commit()
-        except Exception as error:  # noqa: BLE001 - every one of the group must know
+        except Exception as raised:  # noqa: BLE001 - every one of the group must know
+            error = raised.error if isinstance(raised, _Spoilt) else raised
             if not committing and engine.is_away(error):
                 return error
-            reason = _unknown(error) if committing and engine.is_away(error) else error
+            unknown = committing and engine.is_unknown(error)
+            reason = _unknown(error) if unknown else engine.translated(error)
             for write in group:
                 write.future.set_exception(reason)
             return None
         for future, result in done:
             future.set_result(result)
-        for future, why in failed:
-            future.set_exception(why)
+        for future, refused in failed:
+            future.set_exception(refused)
         return None
+
+
+class _Spoilt(Exception):
+    """The transaction is lost with everything that was done in it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _run(work: Work[T], connection: Connection) -> T:
+    """One write in its own savepoint. _Spoilt if nothing is left to go back to."""
+    savepoint = connection.begin_nested()
+    try:
+        result = work(connection)
+    except Exception as error:
+        if engine.spoils(connection, error):
+            raise _Spoilt(error) from error
+        savepoint.rollback()
+        raise
+    savepoint.commit()
+    return result
 
 
 def _unknown(error: Exception) -> WriteUnknown:
     unknown = WriteUnknown(
-        f"the connection to the database broke while it was writing: {engine.words(error)}",
+        f"the database broke off while it was writing: {engine.words(error)}",
         hint="It may have been kept, or not: look before you ask again. With an Idempotency-Key, asking again is safe.",
     )
     unknown.__cause__ = error

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from gateway.errors import SettingsInvalid
+from gateway.errors import DatabaseUnavailable, SettingsInvalid, StorageFull
 
 _DRIVERS = {
     "sqlite": "sqlite",
@@ -24,6 +24,7 @@ _DRIVERS = {
 _WRITER_LOCK = 0x736C75696365  # "sluice"
 # Nothing here takes seconds: what does is stuck, and must not hold the lock of the writers for ever. All in ms.
 _LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 30_000}
+_LOCK_TIMEOUT = 10.0
 _POSTGRESQL = {
     "connect_timeout": 5,
     "application_name": "sluice",
@@ -56,7 +57,8 @@ def is_sqlite(url: URL) -> bool:
 def make(url: URL, size: int) -> Engine:
     """An engine with a pool of `size` connections. SettingsInvalid if the driver is missing."""
     if is_sqlite(url):
-        made = create_engine(url, poolclass=QueuePool, pool_size=size, max_overflow=2)
+        waits = {} if "timeout" in url.query else {"timeout": _LOCK_TIMEOUT}
+        made = create_engine(url, poolclass=QueuePool, pool_size=size, max_overflow=2, connect_args=waits)
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "begin", _begin_sqlite)
         return made
@@ -101,12 +103,69 @@ def take_time(connection: Connection) -> None:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether a PostgreSQL server could not be reached or the connection to it broke; not: it refused a statement."""
-    if not isinstance(error, DBAPIError) or not hasattr(error.orig, "sqlstate"):
+    """Whether it certainly did not run and may do so later: the server could not be reached, or a lock is held."""
+    if not isinstance(error, DBAPIError):
         return False
+    if _sqlite_name(error):
+        return _sqlite_name(error).startswith("SQLITE_BUSY")
     if error.connection_invalidated:
         return True
     return isinstance(error, OperationalError | InterfaceError) and getattr(error.orig, "sqlstate", "") is None
+
+
+def is_unknown(error: Exception) -> bool:
+    """Whether a commit that failed so may have been kept all the same."""
+    return isinstance(error, DBAPIError) and (
+        _sqlite_name(error).startswith("SQLITE_IOERR") or (not _sqlite_name(error) and is_away(error))
+    )
+
+
+def spoils(connection: Connection, error: Exception) -> bool:
+    """Whether the whole transaction is lost: no savepoint of it may be gone back to.
+
+    SQLite ends a transaction by itself when the disk is full or fails; what would run after that would run alone.
+    """
+    return connection.invalidated or (isinstance(error, DBAPIError) and _sqlite_name(error) in _OF_THE_WORLD)
+
+
+def translated(error: Exception) -> Exception:
+    """What the database suffers from as an error of ours; what it says of our statements as it is."""
+    if not isinstance(error, DBAPIError):
+        return error
+    name, state = _sqlite_name(error), getattr(error.orig, "sqlstate", "")
+    if name == "SQLITE_FULL" or state == _DISK_FULL:
+        found: Exception = StorageFull(
+            f"no room is left where the database is: {words(error)}",
+            hint="Nothing was written. Make room there (state_dir, for SQLite), and it goes on by itself.",
+        )
+    elif _of_the_world(error, name, state):
+        said = words(error)
+        found = DatabaseUnavailable(f"the gateway's database does not answer: {said}", hint="Try again in a moment.")
+    else:
+        return error
+    found.__cause__ = error
+    return found
+
+
+def _of_the_world(error: DBAPIError, name: str, state: str | None) -> bool:
+    if name:
+        return name in _OF_THE_WORLD
+    away = error.connection_invalidated or state == _READ_ONLY
+    return away or isinstance(error, OperationalError | InterfaceError)
+
+
+def _sqlite_name(error: DBAPIError) -> str:
+    """SQLite's name of its error, without what is more exact: SQLITE_IOERR_WRITE is SQLITE_IOERR."""
+    name: str = getattr(error.orig, "sqlite_errorname", None) or ""
+    return "_".join(name.split("_")[:2])
+
+
+#: SQLite's words for what is not the fault of a statement.
+_OF_THE_WORLD = {
+    *("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY"),
+    *("SQLITE_NOMEM", "SQLITE_PERM", "SQLITE_PROTOCOL", "SQLITE_NOTADB", "SQLITE_CORRUPT"),
+}
+_DISK_FULL, _READ_ONLY = "53100", "25006"
 
 
 def words(error: Exception) -> str:
@@ -119,7 +178,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     """WAL, so that readers never wait; FULL, so that an accepted session survives a power cut."""
     del record
     connection.isolation_level = None  # the driver begins no transaction behind our back, so savepoints work
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import structlog
 from fastapi import Request
-from sqlalchemy.exc import OperationalError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -170,9 +169,6 @@ class Web:
                 await part.app(scope, body, self._sending(exchange, send))
             except SluiceError as error:
                 await self._refuse(exchange, error, receive, send)
-            except OperationalError as error:
-                log.warning("database unavailable", error=str(error).splitlines()[0])
-                await self._refuse(exchange, errors.DATABASE_AWAY, receive, send)
             except (ConnectionAbortedError, HTTPException) as error:
                 await self._broken(exchange, error, receive, send)
             except Exception:

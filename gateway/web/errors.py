@@ -5,16 +5,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from gateway import errors
 from gateway.errors import SluiceError
-
-log = structlog.get_logger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER = "2"
@@ -93,18 +89,12 @@ def install(app: FastAPI) -> None:
         detail = error.detail if error.detail != _title(error.status_code) else _said(request, error.status_code)
         return respond(problem(error.status_code, code, detail, **_where(request)), error.headers)
 
-    @app.exception_handler(OperationalError)
-    async def database(request: Request, error: OperationalError) -> Response:
-        log.warning("database unavailable", error=str(error).splitlines()[0])
-        return respond(problem_of(DATABASE_AWAY, **_where(request)))
-
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         del error  # it is raised on, and logged with its traceback by the frame
         return respond(problem(500, SluiceError.code, FAULT, **_where(request)))
 
 
-DATABASE_AWAY = errors.Unavailable("the gateway's database does not answer", hint="Try again in a moment.")
 FAULT = "something went wrong here; the log has it under this request id"
 _CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict", 503: "unavailable"}
 

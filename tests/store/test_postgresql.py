@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
 
-from gateway.errors import SettingsInvalid, Unavailable, WriteUnknown
+from gateway.errors import DatabaseUnavailable, SettingsInvalid, Unavailable, WriteUnknown
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.engine import address
@@ -65,7 +64,7 @@ async def test_a_restart_is_not_noticed(database: Database, postgresql: Server, 
 async def test_writes_wait_for_a_server_that_is_away(database: Database, postgresql: Server) -> None:
     postgresql.stop()
     waiting = asyncio.gather(*(database.write(put, n) for n in range(200)))
-    with pytest.raises(OperationalError):
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
         await kept(database)
     postgresql.start()
     assert await waiting == list(range(200))
@@ -77,7 +76,7 @@ async def test_a_write_does_not_wait_for_ever(postgresql: Server, database: Data
     hasty.open()
     postgresql.stop()
     try:
-        with pytest.raises(OperationalError):
+        with pytest.raises(DatabaseUnavailable, match="does not answer"):
             await hasty.write(put, 1)
     finally:
         postgresql.start()

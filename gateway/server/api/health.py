@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.core.context import Gateway
 from gateway.core.leases import Standing
+from gateway.errors import DatabaseUnavailable
 from gateway.model.api import HealthView
 from gateway.server.api import examples
 from gateway.store import clusters
@@ -81,6 +81,6 @@ async def check_database(gateway: Gateway) -> str:
             await gateway.db.read(ping)
     except TimeoutError:
         return f"no answer within {TIMEOUT:g} s"
-    except SQLAlchemyError as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except DatabaseUnavailable as error:
+        return error.message
     return "ok"
