@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -33,6 +34,8 @@ def main(
     names: Sequence[str], fast: bool, lanes: int, clusters: Sequence[str], seed: int, publish: bool, listing: bool
 ) -> None:
     """Play the faults NAMES, or all. The exit code is 1 if any number that must be zero is not."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that runs us in the background ignores them
+        signal.signal(number, signal.default_int_handler)
     known = {fault.name: fault for fault in FAULTS}
     if listing:
         for fault in FAULTS:
