@@ -129,16 +129,18 @@ def _moment(text: str) -> float | None:
 
 
 def accounted(cluster: Cluster, since: float) -> list[Accounted]:
-    """Every job of Sluice's since then, as accounting knows it now."""
+    """Every job of Sluice's that was submitted since then, as accounting knows it now."""
     start = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     done = cluster.exec("ctl", ["env", "TZ=UTC", *SACCT, "-S", start])
-    return parse(done.stdout)
+    return [job for job in parse(done.stdout) if job.submitted >= since - SECOND]
 
 
-def in_queue(cluster: Cluster) -> list[str]:
-    """Jobs of Sluice's that Slurm has not done with."""
-    done = cluster.exec("ctl", ["squeue", "-h", "-o", "%j %i %T", "-t", "PD,R,CG,S,CF"])
-    return [line for line in done.stdout.splitlines() if line.startswith(JOB_NAME_PREFIX)]
+def in_queue(cluster: Cluster, since: float) -> list[str]:
+    """Jobs of Sluice's that were submitted since then, and that Slurm has not done with."""
+    done = cluster.exec("ctl", ["env", "TZ=UTC", "squeue", "-h", "-o", "%V %j %i %T", "-t", "PD,R,CG,S,CF"])
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    ours = [(at, rest) for at, rest in lines if rest.startswith(JOB_NAME_PREFIX)]
+    return [rest for at, rest in ours if (_moment(at) or since) >= since - SECOND]
 
 
 def marks(cluster: Cluster, sessions: Collection[str]) -> dict[str, set[int]]:
@@ -156,6 +158,6 @@ def until_quiet(cluster: Cluster, since: float, within: float) -> list[Accounted
     while True:
         jobs = accounted(cluster, since)
         live = [job for job in jobs if job.end is None]
-        if (not live and not in_queue(cluster)) or time.monotonic() > end:
+        if (not live and not in_queue(cluster, since)) or time.monotonic() > end:
             return jobs
         time.sleep(0.5)

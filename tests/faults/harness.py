@@ -156,8 +156,7 @@ async def _audit(cluster: Cluster, clients: Clients, began: float) -> tuple[Find
     clients.give_up_at = time.time() + 60
     listed = [view["id"] for view in await clients.everything()]
     marks = await asyncio.to_thread(audit.marks, cluster, [told.id for told in clients.told if told.id])
-    names = {told.id for told in clients.told}
-    mine = [job for job in jobs if audit.session_of(job.name) in names or job.submitted >= began]
-    found = audit.judge(clients.told, mine, marks, listed)
-    found.orphans += [f"still in the queue: {line}" for line in await asyncio.to_thread(audit.in_queue, cluster)]
-    return found, len(mine)
+    found = audit.judge(clients.told, jobs, marks, listed)
+    left = await asyncio.to_thread(audit.in_queue, cluster, began)
+    found.orphans += [f"still in the queue: {line}" for line in left]
+    return found, len(jobs)
