@@ -128,6 +128,10 @@ class Keeper:
                     if self._trouble != error.code:
                         log.warning("leases are not renewed", code=error.code, error=error.message)
                     self._trouble = error.code
+                except Exception as error:  # the database's own (a full disk, a lock) or a fault of ours: go on trying
+                    if self._trouble != (kind := type(error).__name__):
+                        log.exception("leases are not renewed")
+                    self._trouble = kind
                 await asyncio.sleep(max(0.0, self._seconds / BEATS - (moment() - began)))
         finally:
             await self._end(list(self._tasks))

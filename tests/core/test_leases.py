@@ -233,6 +233,19 @@ async def test_a_loop_without_its_lease_asks_submits_and_writes_nothing(site: Si
     assert hold.lost
 
 
+async def test_what_the_database_refuses_for_a_while_stops_nobody_for_good(site: Site) -> None:
+    """A full disk, say: here the table of the leases is away."""
+    server = await site.make()
+    server.start()
+    await until(lambda: "a" in server.held)
+    await server.gateway.db.write(lambda connection: connection.exec_driver_sql("ALTER TABLE leases RENAME TO away"))
+    await until(lambda: server.held == frozenset())
+    await server.gateway.db.write(lambda connection: connection.exec_driver_sql("ALTER TABLE away RENAME TO leases"))
+    session = await create(server)
+    await until(lambda: len(site.slurms["a"].submitted()) == 1)
+    assert (await sessions.get(server.gateway, CALLER, session)).job.intent_at is not None
+
+
 async def test_of_two_that_want_a_free_lease_one_gets_it(site: Site) -> None:
     server = await site.make()
     rows = [
