@@ -87,7 +87,7 @@ class ServeSettings(Section):
 
 
 class ReconcileSettings(Section):
-    poll_seconds: float = Field(2.0, gt=0, description="Longest time between two looks at Slurm while jobs are live.")
+    poll_seconds: float = Field(1.0, gt=0, description="Longest time between two looks at Slurm while jobs are live.")
     busy_poll_seconds: float = Field(0.5, gt=0, description="The same for a while after a submit or a stop.")
     lease_seconds: float = Field(
         10.0,

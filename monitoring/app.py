@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from fastapi import Request, Response
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.core.context import Gateway
@@ -15,6 +14,7 @@ from gateway.web import context
 from gateway.web.app import Part, Web, api, product_version
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
+from gateway.web.metrics import cost_of, exposition
 from gateway.web.openapi import Api
 from monitoring.collect import Picture
 
@@ -26,17 +26,16 @@ def rest(gateway: Gateway) -> Api:
     """The FastAPI app of /monitoring."""
     app = api(title="Sluice monitoring", prefix=PREFIX)
     context.hold(app, gateway)
-    process = CollectorRegistry()
-    ProcessCollector(registry=process)
 
     @app.get(f"{PREFIX}/metrics", operation_id="metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics(gateway: Gw, caller: Caller, request: Request) -> Response:
-        """Sessions and clusters from the database, and what this process counts of itself."""
+        """Sessions and clusters from the database, and what this process counts of itself.
+
+        What is asked of Slurm is counted by the server: here in the all-in-one gateway, else at /api/v1/metrics.
+        """
         del caller
         picture = await gateway.db.read(Picture.read, gateway.clock())
-        shown = CollectorRegistry()
-        shown.register(picture)
-        text = generate_latest(shown) + generate_latest(request.state.metrics.registry) + generate_latest(process)
+        text = exposition(request.state.metrics, picture, cost_of(gateway))
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get(f"{PREFIX}/health", operation_id="monitoringHealth", summary="Is all well?")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
@@ -12,6 +12,31 @@ from gateway.model.inventory import Node
 from gateway.store import clusters, counts, events
 from gateway.store.clusters import SeenCluster
 from gateway.store.counts import SessionCount
+from gateway.web.metrics import Described
+
+SESSIONS = Described(
+    "sluice_sessions", "gauge", "Sessions that are kept, ended ones, too, by phase.", ("cluster", "recipe", "phase")
+)
+EVENTS = Described("sluice_events", "counter", "Events written since the beginning.")
+REACHABLE = Described("sluice_cluster_reachable", "gauge", "1 if Slurm answered last.", ("cluster",))
+POLL_AGE = Described(
+    "sluice_cluster_poll_age_seconds",
+    "gauge",
+    "Since Slurm last answered; written down at most every 15 s.",
+    ("cluster",),
+)
+POLL_TOOK = Described("sluice_cluster_poll_seconds", "gauge", "What the last poll took.", ("cluster",))
+NODES = Described(
+    "sluice_cluster_nodes", "gauge", "Nodes; available ones would start a job now.", ("cluster", "available")
+)
+CPUS = Described("sluice_cluster_cpus", "gauge", "CPUs, `used` or `free`.", ("cluster", "use"))
+GPUS = Described(
+    "sluice_cluster_gpus",
+    "gauge",
+    "GPUs by GRES type: `used`, `free`, or `unavailable` on a node that starts nothing now.",
+    ("cluster", "gres", "type", "use"),
+)
+DESCRIBED = (SESSIONS, EVENTS, REACHABLE, POLL_AGE, POLL_TOOK, NODES, CPUS, GPUS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +61,16 @@ class Picture(Collector):
                 yield from _inventory(seen.name, seen.inventory.nodes)
 
     def _sessions(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "sluice_sessions", "Sessions that are kept, by phase.", labels=["cluster", "recipe", "phase"]
-        )
+        family = SESSIONS.gauge()
         for found in self.sessions:
             family.add_metric([found.cluster, found.recipe, found.phase], found.count)
         yield family
-        yield CounterMetricFamily("sluice_events", "Events written since the beginning.", value=self.newest_event)
+        events_written = EVENTS.counter()
+        events_written.add_metric([], self.newest_event)
+        yield events_written
 
     def _polls(self) -> Iterator[Metric]:
-        reachable = GaugeMetricFamily("sluice_cluster_reachable", "1 if Slurm answered last.", labels=["cluster"])
-        age = GaugeMetricFamily("sluice_cluster_poll_age_seconds", "Since Slurm last answered.", labels=["cluster"])
-        took = GaugeMetricFamily("sluice_cluster_poll_seconds", "What the last poll took.", labels=["cluster"])
+        reachable, age, took = REACHABLE.gauge(), POLL_AGE.gauge(), POLL_TOOK.gauge()
         for seen in self.clusters:
             reachable.add_metric([seen.name], int(seen.reachable))
             if seen.polled_at is not None:
@@ -58,23 +81,17 @@ class Picture(Collector):
 
 
 def _inventory(cluster: str, nodes: Sequence[Node]) -> Iterator[Metric]:
-    by_use = GaugeMetricFamily(
-        "sluice_cluster_nodes", "Nodes; available ones would start a job now.", labels=["cluster", "available"]
-    )
+    by_use = NODES.gauge()
     for available in (True, False):
         count = sum(node.available is available for node in nodes)
         by_use.add_metric([cluster, str(available).lower()], count)
     yield by_use
-    cpus = GaugeMetricFamily("sluice_cluster_cpus", "CPUs, in use or not.", labels=["cluster", "use"])
+    cpus = CPUS.gauge()
     used = sum(node.cpus_used for node in nodes)
     cpus.add_metric([cluster, "used"], used)
     cpus.add_metric([cluster, "free"], sum(node.cpus for node in nodes) - used)
     yield cpus
-    gpus = GaugeMetricFamily(
-        "sluice_cluster_gpus",
-        "GPUs by GRES type; those of nodes that start nothing now are `unavailable`.",
-        labels=["cluster", "gres", "type", "use"],
-    )
+    gpus = GPUS.gauge()
     sums: dict[tuple[str, str, str], int] = {}
     for node in nodes:
         for gpu in node.gpus:

@@ -108,7 +108,7 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(folder: Path) -> AsyncIterator[Site]:
+async def a_site(folder: Path, **reconcile: float) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
     recipes, home, state = folder / "recipes", folder / "home", folder / "state"
     for path in (recipes, home):
@@ -118,11 +118,11 @@ async def a_site(folder: Path) -> AsyncIterator[Site]:
     values = {
         "state_dir": state,
         "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
-        "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05},
+        "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
     settings = Settings.model_validate(values)
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
-    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles())
+    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost)
     database = Database(settings.database)
     database.open()
     gateway = Gateway(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from gateway.core.context import Cluster, Gateway
+from gateway.core.cost import Cost
 from gateway.core.recipes import Catalogue
 from gateway.data import folder
 from gateway.errors import SettingsInvalid
@@ -49,11 +50,13 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
 
 
 def _cluster(settings: Settings, name: str) -> Cluster:
-    backend = connect(settings.clusters[name], name=name)
+    cost = Cost()
+    backend = connect(settings.clusters[name], name=name, cost=cost)
     return Cluster(
         name=name,
         settings=settings.clusters[name],
         scheduler=backend.scheduler,
         files=backend.files,
         build_shell=backend.build_shell,
+        cost=cost,
     )

@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "recipe.md": _recipe(),
         "errors.md": _errors(),
+        "metrics.md": _metrics(),
         "http-api.md": _http_api(openapi),
     }
     document = {"openapi.json": f"{json.dumps(openapi, indent=1, ensure_ascii=False)}\n"}
@@ -205,6 +206,49 @@ def _operation(call: str, operation: dict[str, Any]) -> list[str]:
     lines += _table(("parameter", "in", "what"), parameters)
     answers = ((f"`{status}`", answer.get("description", "")) for status, answer in operation["responses"].items())
     return lines + _table(("answer", "what"), answers)
+
+
+# ------------------------------------------------------------------ metrics
+
+
+def _metrics() -> list[str]:
+    from gateway.web.metrics import HTTP, SLURM
+    from monitoring.collect import DESCRIBED
+
+    lines = _head(
+        "Metrics",
+        "For Prometheus, with the token. `process_…` are the usual figures of a process: CPU time, memory, open files. "
+        "How they are scraped: [monitoring](../concepts/monitoring.md).",
+    )
+    parts = (
+        (
+            "Sessions and clusters",
+            "At `/monitoring/metrics`: from the database, the same whichever process is asked.",
+            DESCRIBED,
+        ),
+        (
+            "What is asked of Slurm",
+            (
+                "Of the server that asks, since it began: at `/api/v1/metrics` of the server, and at "
+                "`/monitoring/metrics` of the all-in-one gateway. Each is one to three RPCs to slurmctld."
+            ),
+            SLURM,
+        ),
+        ("Requests", "Of the process that is asked: at `/api/v1/metrics` and `/monitoring/metrics`.", HTTP),
+    )
+    for title, where, metrics in parts:
+        lines += [f"## {title}", "", where, ""]
+        rows = (
+            (
+                f"`{metric.name}{'_total' if metric.kind == 'counter' else ''}`",
+                metric.kind,
+                ", ".join(f"`{label}`" for label in metric.labels),
+                metric.help,
+            )
+            for metric in metrics
+        )
+        lines += _table(("metric", "kind", "labels", "meaning"), rows)
+    return lines
 
 
 # ------------------------------------------------------------------ Markdown

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.core.cost import Cost
 from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
 from gateway.core.recipes import Catalogue
 from gateway.errors import ClusterNotFound
@@ -13,13 +14,17 @@ from gateway.store.database import Database
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """One Slurm installation with its ways in. `build_shell` runs image builds; None where none can be run."""
+    """One Slurm installation with its ways in. `build_shell` runs image builds; None where none can be run.
+
+    `cost` counts what its Slurm is asked.
+    """
 
     name: str
     settings: ClusterSettings
     scheduler: Scheduler
     files: Files
     build_shell: Shell | None = None
+    cost: Cost = field(default_factory=Cost)
 
     async def close(self) -> None:
         """Let go of every connection."""

@@ -6,6 +6,7 @@ is recorded the same way. A session whose act is still under way is left out of 
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from gateway.core import pace
 from gateway.core.context import Cluster, Gateway
 from gateway.core.leases import Hold, Keeper
 from gateway.core.scripts import script_of
@@ -38,14 +40,11 @@ from gateway.store.clusters import SeenCluster
 
 log = structlog.get_logger(__name__)
 
-POLL_COST = 5
-SHORTEST = 0.1
 BUSY_FOR = timedelta(seconds=30)
 RETRY_AFTER = timedelta(seconds=3)
 DEFER_AFTER = timedelta(seconds=20)
-INVENTORY_EVERY = timedelta(seconds=15)
+INVENTORY_EVERY = 15.0
 ERROR_PAUSE = 5.0
-LONGEST_SILENCE = 5.0
 
 T = TypeVar("T")
 Change = Callable[[Session, datetime], Session]
@@ -85,10 +84,11 @@ class ClusterLoop:
         self._slots = asyncio.Semaphore(gateway.settings.reconcile.submit_concurrency)
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._busy_until: datetime | None = None
-        self._inventory_at: datetime | None = None
+        self._inventory_due: datetime | None = None
         self._seen: SeenCluster = SeenCluster(
             name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
         )
+        self._failures = 0
         self._next_look = 0.0
         self.name = cluster.name
         self.answered: datetime | None = None
@@ -139,15 +139,18 @@ class ClusterLoop:
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
             await self._steps(idle, seen, now)
-        # Only an answer says what a poll costs Slurm; after a silence the next answer is wanted soon.
-        took = loop.time() - began
-        rest = took * POLL_COST if seen is not None else min(took, LONGEST_SILENCE)
-        self._next_look = loop.time() + max(SHORTEST, rest)
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
             self._busy_until = now + BUSY_FOR
         busy = self._busy_until is not None and now < self._busy_until
         settings = gateway.settings.reconcile
-        return max(settings.busy_poll_seconds if busy else settings.poll_seconds, rest)
+        usual = settings.busy_poll_seconds if busy else settings.poll_seconds
+        if seen is None:
+            self._failures += 1
+            return pace.after_silence(self._failures, usual, random.random())  # noqa: S311 - spreads, hides nothing
+        self._failures = 0
+        rest = pace.after_answer(self._seen.poll_seconds or 0.0, loop.time() - began)
+        self._next_look = loop.time() + rest
+        return max(usual, rest)
 
     async def settle(self) -> None:
         """Wait until no act is under way."""
@@ -160,16 +163,21 @@ class ClusterLoop:
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
         awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and s.phase is Phase.STARTING]
         now, began = clock(), loop.time()
-        stale = self._inventory_at is None or now > self._inventory_at + INVENTORY_EVERY
+        stale = self._inventory_due is None or now >= self._inventory_due
         if not stale and not job_ids and self._seen.reachable:
             return {}  # nothing to ask
+        cost = self._cluster.cost
         try:
-            seen = await self._cluster.scheduler.look(job_ids, awaited) if job_ids else {}
+            with cost.tally() as tally:
+                seen = await self._cluster.scheduler.look(job_ids, awaited) if job_ids else {}
             took = loop.time() - began
+            if job_ids:
+                cost.looked(took, tally.received, len(job_ids))
             news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
             if stale:
                 news |= await self._take_stock(needed=not job_ids)
-                self._inventory_at = now
+                stock = loop.time() - began - took
+                self._inventory_due = now + timedelta(seconds=pace.between_inventories(stock, INVENTORY_EVERY))
         except SchedulerUnavailable as error:
             if self._seen.reachable or self._seen.message != error.message:
                 log.warning("slurm unreachable", cluster=self.name, error=error.message)

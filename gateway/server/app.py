@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from gateway.core.context import Gateway
 from gateway.core.reconcile import Reconciler
 from gateway.identity.local import LocalIdentity
-from gateway.server.api import clusters, events, health, images, logs, recipes, sessions
+from gateway.server.api import clusters, events, health, images, logs, metrics, recipes, sessions
 from gateway.web import context, docs
 from gateway.web.app import Part, Web, api, background
 from gateway.web.openapi import Api
@@ -33,7 +33,7 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    for module in (recipes, sessions, logs, events, images, clusters, health):
+    for module in (recipes, sessions, logs, events, images, clusters, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
 

@@ -29,6 +29,7 @@ _WHOLE: Final = (
     '{ echo "the script was cut short" >&2; exit 65; }; umask 022; printf %s "$script" | '
 )
 _ANY_STATE: Final = ("--noheader", "--all", "--states=all")
+_EACH: Final = "for id; do "
 _ASKING: Final = "LC_ALL=C.UTF-8 SLURM_TIME_FORMAT=%s "
 
 _SQUEUE_FIELDS: Final = (
@@ -78,6 +79,12 @@ class Command:
     @property
     def name(self) -> str:
         return self.argv[4]
+
+
+def programs(argv: Sequence[str]) -> tuple[str, int]:
+    """Which program of Slurm's a command runs, and how many times."""
+    name, *arguments = argv[4:] or argv[:1]
+    return name, len(arguments) - 1 if _EACH in "".join(argv[2:3]) else 1
 
 
 def _command(program: str, *arguments: str) -> Command:
@@ -172,7 +179,7 @@ def squeue(job_ids: Sequence[int], mark: str) -> Command:
 def squeue_each(job_ids: Sequence[int], mark: str) -> Command:
     """The same, each job asked for alone, which slurmctld answers in 0.1 ms: for a few of them."""
     each = f'( {_CLEAN}{_ASKING}"$program" {" ".join(_ANY_STATE)} "$form" "--jobs=$id" ) || code=$?'
-    script = f"{_FIND}form=$1; shift; code=0; for id; do {each}; done; exit $code"
+    script = f"{_FIND}form=$1; shift; code=0; {_EACH}{each}; done; exit $code"
     return Command(("sh", "-c", script, "sh", "squeue", f"--Format={_marked(mark)}", *map(str, job_ids)))
 
 

@@ -3,10 +3,12 @@
 import time
 from dataclasses import dataclass
 
+from gateway.core.cost import Cost
 from gateway.core.ports import Files, Inspection, Scheduler, Shell
 from gateway.errors import SettingsInvalid
 from gateway.settings import ClusterSettings
 from gateway.slurm.cli import CliScheduler
+from gateway.slurm.counted import CountedShell
 from gateway.slurm.inspect import CommandInspection, RestInspection
 from gateway.slurm.mounted import MountedFiles
 from gateway.slurm.places import WithPlaces
@@ -37,8 +39,12 @@ class Backend:
             await part.close()
 
 
-def connect(cluster: ClusterSettings, *, name: str) -> Backend:
-    """Put a cluster's adapters together. Nothing is contacted yet; SettingsInvalid names what is missing."""
+def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) -> Backend:
+    """Put a cluster's adapters together. Nothing is contacted yet; SettingsInvalid names what is missing.
+
+    What Slurm is asked by the scheduler is counted in `cost`.
+    """
+    cost = cost or Cost()
     login = (
         SshConnections(_target(cluster, name, "ssh_host", cluster.ssh_host, cluster.ssh_port), time.time)
         if cluster.ssh_host
@@ -56,13 +62,14 @@ def connect(cluster: ClusterSettings, *, name: str) -> Backend:
         files = SftpFiles(login)
     else:
         files = MountedFiles()
-    client = _rest_client(cluster, name) if cluster.backend == "rest" else None
-    scheduler = _scheduler(cluster, name, shell, client)
+    client = _rest_client(cluster, name, cost) if cluster.backend == "rest" else None
+    counted = CountedShell(shell, cost)
+    scheduler = _scheduler(cluster, name, counted, client)
     inspections: list[Inspection] = []
     if login is not None or cluster.backend == "cli":
         where = cluster.ssh_host or "this machine"
         inspections.append(CommandInspection(shell, viewer=cluster.user, where=where))
-        scheduler = WithPlaces(scheduler, shell, viewer=cluster.user)
+        scheduler = WithPlaces(scheduler, counted, viewer=cluster.user)
     if client is not None:
         inspections.append(RestInspection(client, viewer=cluster.user))
     return Backend(
@@ -86,12 +93,12 @@ def _scheduler(cluster: ClusterSettings, name: str, shell: Shell, client: RestCl
     return RestScheduler(client, cluster=name, viewer=cluster.user, comment_field=cluster.comment_field)
 
 
-def _rest_client(cluster: ClusterSettings, name: str) -> RestClient:
+def _rest_client(cluster: ClusterSettings, name: str, cost: Cost) -> RestClient:
     if not cluster.rest_url:
         raise _missing(name, "rest_url", 'backend = "rest"')
     if not cluster.jwt_key_file:
         raise _missing(name, "jwt_key_file", 'backend = "rest"')
-    return RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time))
+    return RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time), cost=cost)
 
 
 def _target(cluster: ClusterSettings, name: str, key: str, host: str, port: int) -> SshTarget:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from gateway.core.cost import Cost
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitDeferred, SubmitRefused, SubmitUnknown
 from gateway.model.doctor import Association
@@ -91,6 +92,7 @@ class FakeSlurm:
     ) -> None:
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
+        self.cost = Cost()
         self._clock = clock
         self._automatic = automatic
         self._runs = runs
@@ -329,6 +331,7 @@ class FakeSlurm:
         self.calls[call] += 1
         if self.faults.delay:
             await asyncio.sleep(self.faults.delay)
+        self.cost.asked(call, "unanswered" if self.faults.unavailable else "ok", 0)
         if self.faults.unavailable:
             raise SchedulerUnavailable("slurmctld does not respond")
         self._advance()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
+from gateway.core.cost import Cost
 from gateway.errors import SchedulerUnavailable
 from gateway.slurm.problems import Problem, after_question, from_body
 from gateway.slurm.tokens import Tokens
@@ -20,6 +21,7 @@ Api = Literal["slurm", "slurmdb"]
 Params = Sequence[tuple[str, str]]
 
 _NO_URL: Final = "Unable to find requested URL"
+_FAILED: Final = 400
 _CONNECTIONS: Final = 16
 _KEPT_ALIVE: Final = 5.0
 
@@ -44,9 +46,11 @@ class RestClient:
         timeout: float = 30.0,
         connect_timeout: float = 5.0,
         versions: Sequence[str] = VERSIONS,
+        cost: Cost | None = None,
     ) -> None:
         self._where = url
         self._tokens = tokens
+        self._cost = cost or Cost()
         self._wire = Wire(
             url, timeout=timeout, connect_timeout=connect_timeout, connections=_CONNECTIONS, idle=_KEPT_ALIVE
         )
@@ -146,14 +150,27 @@ class RestClient:
         headers = [("X-SLURM-USER-NAME", user), ("X-SLURM-USER-TOKEN", self._tokens.token(user))]
         target = f"{self._wire.prefix}{path}" + (f"?{urlencode(params)}" if params else "")
         data = json.dumps(body).encode() if body is not None else None
+        call = f"{method} {_route(path)}"
         try:
             response = await self._wire.request(method, target, headers, data)
+        except AnswerLost:
+            self._cost.asked(call, "unanswered", 0)
+            raise
         except NotSent as error:
+            self._cost.asked(call, "unanswered", 0)
             raise SchedulerUnavailable(
                 f"slurmrestd at {self._where} cannot be reached: {error}",
                 hint="Is rest_url right, and is slurmrestd running?",
             ) from error
+        self._cost.asked(call, "ok" if response.status < _FAILED else "refused", len(response.text))
         return response.status, response.text
+
+
+def _route(path: str) -> str:
+    """`/slurm/v0.0.45/job/123` is a call of `job`, `/slurmdb/v0.0.45/jobs/` of `slurmdb/jobs`."""
+    api, _, *parts = path.strip("/").split("/")
+    named = [part for part in parts if not part.isdecimal()]
+    return "/".join(named if api == "slurm" else [api, *named])
 
 
 def _json(text: str) -> dict[str, Any] | None:
@@ -170,7 +187,7 @@ def _problem(status: int, text: str, answer: Mapping[str, Any] | None) -> Proble
         return found
     if status in {401, 403, 407, 511}:
         return Problem(1007, f"HTTP {status}: {text.strip()[:200] or 'authentication failure'}")
-    if status >= 400 or answer is None:  # noqa: PLR2004
+    if status >= _FAILED or answer is None:
         # A proxy or slurmrestd itself in trouble: what became of the request is not said
         return Problem(None, f"HTTP {status}: {text.strip()[:200]}")
     return None

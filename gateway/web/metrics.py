@@ -1,8 +1,63 @@
-"""What a service counts of its own requests, for Prometheus."""
+"""What a service counts of itself, for Prometheus: its requests, its process, and what it asks of Slurm."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.core.context import Gateway
+from gateway.core.cost import Cost, Distribution
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A metric as Prometheus and the reference name it; a counter's name is shown with `_total` behind it."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def gauge(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self.name, self.help, labels=self.labels)
+
+    def counter(self) -> CounterMetricFamily:
+        return CounterMetricFamily(self.name, self.help, labels=self.labels)
+
+    def histogram(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self.name, self.help, labels=self.labels)
+
+
+REQUESTS = Described(
+    "sluice_http_requests",
+    "counter",
+    "Requests that this process answered, by service, route, method and status; 499: the caller left.",
+    ("service", "route", "method", "status"),
+)
+REQUEST_SECONDS = Described(
+    "sluice_http_request_seconds", "histogram", "Time to the first byte of the answer.", ("service", "route")
+)
+IN_FLIGHT = Described("sluice_http_requests_in_flight", "gauge", "Requests being answered.", ("service",))
+HTTP = (REQUESTS, REQUEST_SECONDS, IN_FLIGHT)
+
+RPCS = Described(
+    "sluice_slurm_rpcs",
+    "counter",
+    "Requests to slurmrestd and runs of Slurm's commands, by outcome: ok, refused (by Slurm), unanswered.",
+    ("cluster", "call", "outcome"),
+)
+POLL_SECONDS = Described(
+    "sluice_poll_seconds", "histogram", "What a look at all our jobs of a cluster took.", ("cluster",)
+)
+POLL_BYTES = Described(
+    "sluice_poll_bytes", "histogram", "What Slurm answered to a look at all our jobs of a cluster.", ("cluster",)
+)
+POLL_JOBS = Described("sluice_poll_jobs", "gauge", "Jobs looked at by the last poll.", ("cluster",))
+SLURM = (RPCS, POLL_SECONDS, POLL_BYTES, POLL_JOBS)
 
 
 class HttpMetrics:
@@ -10,19 +65,49 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "sluice_http_requests",
-            "Requests answered, by service, route, method and status.",
-            ("service", "route", "method", "status"),
-            registry=self.registry,
-        )
+        self.requests = Counter(REQUESTS.name, REQUESTS.help, REQUESTS.labels, registry=self.registry)
         self.seconds = Histogram(
-            "sluice_http_request_seconds",
-            "Time to the first byte of the answer.",
-            ("service", "route"),
-            registry=self.registry,
-            buckets=_BUCKETS,
+            REQUEST_SECONDS.name, REQUEST_SECONDS.help, REQUEST_SECONDS.labels, registry=self.registry, buckets=_BUCKETS
         )
-        self.in_flight = Gauge(
-            "sluice_http_requests_in_flight", "Requests being answered.", ("service",), registry=self.registry
+        self.in_flight = Gauge(IN_FLIGHT.name, IN_FLIGHT.help, IN_FLIGHT.labels, registry=self.registry)
+
+
+@dataclass(frozen=True, eq=False)
+class SlurmCost(Collector):
+    """What this process asked of Slurm, by cluster."""
+
+    costs: Mapping[str, Cost]
+
+    def collect(self) -> Iterator[Metric]:
+        """The protocol of a Prometheus collector."""
+        rpcs, seconds, received, jobs = (
+            RPCS.counter(),
+            POLL_SECONDS.histogram(),
+            POLL_BYTES.histogram(),
+            POLL_JOBS.gauge(),
         )
+        for name, cost in self.costs.items():
+            for (call, outcome), count in sorted(cost.calls.items()):
+                rpcs.add_metric([name, call, outcome], count)
+            _add(seconds, name, cost.seconds)
+            _add(received, name, cost.bytes)
+            jobs.add_metric([name], cost.jobs)
+        yield from (rpcs, seconds, received, jobs)
+
+
+def _add(family: HistogramMetricFamily, name: str, values: Distribution) -> None:
+    family.add_metric([name], buckets=list(values.buckets()), sum_value=values.total)
+
+
+def cost_of(gateway: Gateway) -> SlurmCost:
+    """Empty in a process that does not reconcile."""
+    return SlurmCost({name: cluster.cost for name, cluster in gateway.clusters.items() if cluster.cost.used})
+
+
+def exposition(http: HttpMetrics, *collectors: Collector) -> bytes:
+    """All of it as Prometheus reads it, with the usual figures of the process."""
+    shown = CollectorRegistry()
+    for collector in collectors:
+        shown.register(collector)
+    ProcessCollector(registry=shown)
+    return generate_latest(shown) + generate_latest(http.registry)

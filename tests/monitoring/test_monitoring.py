@@ -29,7 +29,7 @@ async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-DOCS = Path(__file__).parents[2] / "docs/concepts/monitoring.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/metrics.md"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -65,6 +65,11 @@ async def test_sessions_clusters_and_requests_are_counted(http: httpx.AsyncClien
     assert value(samples, "sluice_cluster_nodes", cluster="c", available="true") == 2
     assert value(samples, "sluice_cluster_gpus", cluster="c", gres="gpu", type="a100", use="free") == 8
     assert (value(samples, "sluice_events_total") or 0) >= 5
+    assert (value(samples, "sluice_slurm_rpcs_total", cluster="c", call="submit", outcome="ok") or 0) == 2
+    looks = value(samples, "sluice_slurm_rpcs_total", cluster="c", call="look", outcome="ok") or 0
+    assert 0 < looks == value(samples, "sluice_poll_seconds_count", cluster="c")
+    assert value(samples, "sluice_poll_bytes_bucket", cluster="c", le="+Inf") == looks
+    assert value(samples, "sluice_poll_jobs", cluster="c") in {1, 2}
     asked = {"service": "monitoring", "method": "GET"}
     assert value(samples, "sluice_http_requests_total", **asked, route="unmatched", status="404") == 1
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
