@@ -10,6 +10,9 @@
     │   ├── RecipeNotFound
     │   ├── SessionNotFound
     │   ├── ClusterNotFound
+    │   ├── ProjectNotFound
+    │   ├── UserNotFound
+    │   ├── TokenNotFound
     │   └── ImageMissing         the recipe's image is not on the cluster yet
     ├── Conflict                 it is not in a state for that
     │   ├── NotReady             the session has no endpoint now
@@ -17,6 +20,7 @@
     ├── Unauthenticated          who are you?
     ├── Forbidden                you may not
     ├── Unavailable              something we depend on does not answer: try again later
+    │   ├── ProviderUnavailable  the identity provider does not answer: nobody new can sign in
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
     │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
     │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
@@ -89,6 +93,18 @@ class ClusterNotFound(NotFound):
     code = "cluster_not_found"
 
 
+class ProjectNotFound(NotFound):
+    code = "project_not_found"
+
+
+class UserNotFound(NotFound):
+    code = "user_not_found"
+
+
+class TokenNotFound(NotFound):
+    code = "token_not_found"
+
+
 class ImageMissing(NotFound):
     code = "image_missing"
 
@@ -117,6 +133,10 @@ class Forbidden(SluiceError):
 class Unavailable(SluiceError):
     code = "unavailable"
     retryable = True
+
+
+class ProviderUnavailable(Unavailable):
+    code = "provider_unavailable"
 
 
 class SchedulerUnavailable(Unavailable):

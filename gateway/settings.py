@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.errors import ClusterNotFound, SettingsInvalid
 
@@ -97,6 +97,69 @@ class ReconcileSettings(Section):
     submit_concurrency: int = Field(16, ge=1, le=256, description="Submissions under way at once, per cluster.")
 
 
+class OidcSettings(Section):
+    """Sign-in by an identity provider, found by discovery. Off while `issuer` is unset."""
+
+    issuer: str | None = Field(
+        None, description="The provider's issuer; /.well-known/openid-configuration is below it."
+    )
+    client_id: str = Field("sluice", description="Client id of the gateway, for the browser.")
+    client_secret_file: Path | None = Field(None, description="File with its secret; unset: a public client.")
+    cli_client_id: str | None = Field(None, description="Public client of `sluice login`; unset: client_id.")
+    audience: str | None = Field(
+        None, description="Audience that access tokens must have, asked for as `resource`; unset: client_id."
+    )
+    public_url: str | None = Field(None, description="Address of the gateway as browsers see it, e.g. https://hpc.edu.")
+    scopes: tuple[str, ...] = Field(("openid", "profile", "email"), description="What is asked for at a sign-in.")
+    algorithms: tuple[str, ...] = Field(
+        ("RS256", "PS256", "ES256", "EdDSA"), description="Signatures that are accepted; never `none` or HS*."
+    )
+    skew_seconds: float = Field(60, ge=0, le=300, description="How far clocks may be apart.")
+    keys_seconds: float = Field(30, ge=1, description="Least time between two looks for the provider's keys.")
+    session_hours: float = Field(12, gt=0, description="How long a browser stays signed in.")
+    unknown: Literal["ask", "admit"] = Field(
+        "ask", description="Who signs in for the first time waits for an operator (ask), or is let in (admit)."
+    )
+    name_claim: str = Field("preferred_username", description="Claim from which a new user's name is made.")
+    unix_user: Literal["none", "claim", "table", "getent"] = Field(
+        "none",
+        description="Unix user of a new user: none (an operator says), a claim, the table unix_users, "
+        "or the cluster's user of the name in unix_claim, if there is one.",
+    )
+    unix_claim: str = Field("preferred_username", description="Claim that names the Unix user.")
+    unix_users: Mapping[str, str] = Field({}, description="Table from subject to Unix user.")
+    groups_claim: str = Field("groups", description="Claim with the groups.")
+    groups: Mapping[str, str] = Field({}, description="From group to place in a project, `project:role`.")
+    admin_groups: tuple[str, ...] = Field((), description="Groups whose members are administrators.")
+    operator_groups: tuple[str, ...] = Field((), description="Groups whose members are operators.")
+
+    @field_validator("algorithms")
+    @classmethod
+    def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [word for word in value if word == "none" or word.startswith("HS")]:
+            raise ValueError(f"{', '.join(bad)}: a signature that anybody could make is none")
+        return value
+
+    @property
+    def wanted_audience(self) -> str:
+        return self.audience or self.client_id
+
+
+class IdentitySettings(Section):
+    uid_floor: int = Field(1000, ge=1, description="Unix users with a smaller uid are the system's: nothing runs so.")
+    denied_unix_users: tuple[str, ...] = Field(
+        ("root", "daemon", "bin", "sys", "nobody", "slurm", "munge", "postgres", "mysql", "www-data", "sshd"),
+        description="Unix users that nothing runs as, whatever their uid.",
+    )
+    socket: Path | None = Field(
+        None, description="Unix socket on which callers are known by their Unix user; unset: none."
+    )
+    socket_cluster: str | None = Field(
+        None, description="Cluster whose Unix users are those of the socket's machine; unset: the default one."
+    )
+    oidc: OidcSettings = Field(OidcSettings(), description="Sign-in by an identity provider.")
+
+
 class Settings(Section):
     """Everything that can be set."""
 
@@ -110,6 +173,7 @@ class Settings(Section):
     recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
     serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
+    identity: IdentitySettings = Field(IdentitySettings(), description="Who may come in, and as whom.")
     source: Path | None = Field(None, exclude=True, description="The file that these settings were read from.")
 
     @property

@@ -4,7 +4,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from gateway.core.context import Gateway
-from gateway.identity.local import LocalIdentity
+from gateway.identity.opening import open_callers
 from gateway.model.api import LogChunk
 from gateway.web import context, logtail
 from gateway.web.app import Part, Web, api
@@ -49,4 +49,4 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The logs service on a port of its own."""
-    return Web([part(gateway)], LocalIdentity.open(gateway.settings.state_dir))
+    return Web([part(gateway)], open_callers(gateway))

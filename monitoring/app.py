@@ -7,7 +7,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.core.context import Gateway
 from gateway.errors import DatabaseUnavailable
-from gateway.identity.local import LocalIdentity
+from gateway.identity.opening import open_callers
 from gateway.model.api import HealthView
 from gateway.store import clusters
 from gateway.web import context
@@ -78,4 +78,4 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The monitoring service on a port of its own."""
-    return Web([part(gateway)], LocalIdentity.open(gateway.settings.state_dir))
+    return Web([part(gateway)], open_callers(gateway))

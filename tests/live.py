@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from structlog.testing import capture_logs
 
 from gateway.client.app import parts
-from gateway.identity.local import LocalIdentity
+from gateway.identity.opening import open_callers
 from gateway.model.announcement import Endpoint
 from gateway.model.session import Phase, Session
 from gateway.server.app import part
@@ -95,9 +95,7 @@ async def _serve(folder: Path, made: list[Live], up: threading.Event) -> None:
         async with a_site(folder) as site, a_node(folder, site.pki.ca_pem, _model_server(asked)) as node:
             port, began = 0, None
             while True:
-                web = Web(
-                    [part(site.gateway), *parts(site.gateway)], LocalIdentity.open(site.gateway.settings.state_dir)
-                )
+                web = Web([part(site.gateway), *parts(site.gateway)], open_callers(site.gateway))
                 async with running(web, port=port) as url:
                     port = int(url.rpartition(":")[2])
                     if began is not None:

@@ -25,7 +25,7 @@ from gateway.identity.pki import Pki
 from gateway.model.announcement import Endpoint
 from gateway.model.api import SessionRequest
 from gateway.model.image import Image
-from gateway.model.principal import Principal
+from gateway.model.principal import LOCAL_ADMIN
 from gateway.model.session import Phase, Session
 from gateway.network.agents import CONTROL, AgentChannel, AgentPath
 from gateway.settings import Settings
@@ -35,7 +35,7 @@ from gateway.store import images
 from gateway.store.database import Database
 from gateway.web.app import background
 
-ADMIN = Principal(name="admin", admin=True)
+ADMIN = LOCAL_ADMIN
 RECIPES = {
     "chat": 'kind: service\ncommand: [serve]\nservice: {protocol: openai, model: "{{ alias }}"}\n'
     "parameters:\n  alias: {type: string, default: tiny}\n",

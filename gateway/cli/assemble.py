@@ -59,4 +59,5 @@ def _cluster(settings: Settings, name: str) -> Cluster:
         files=backend.files,
         build_shell=backend.build_shell,
         cost=cost,
+        shell=backend.shell,
     )

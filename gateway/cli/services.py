@@ -8,7 +8,7 @@ import structlog
 from gateway.cli.assemble import assemble
 from gateway.client import app as client
 from gateway.core.context import Gateway
-from gateway.identity.local import LocalIdentity
+from gateway.identity.opening import open_callers
 from gateway.server import app as server
 from gateway.settings import Settings
 from gateway.web import start
@@ -46,8 +46,7 @@ async def run(
     number = port if port is not None else int(getattr(settings.serve, f"{service}_port"))
     listener = listen(address, number)
     async with assemble(settings) as gateway:
-        identity = LocalIdentity.open(settings.state_dir)
-        web = Web(parts_of(service, gateway), identity)
+        web = Web(parts_of(service, gateway), open_callers(gateway))
         log.info("serving", service=service, host=address, port=listener.getsockname()[1])
         await serve(web, listener, grace=grace)
     log.info("stopped", service=service)

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from gateway.client import openai, sessions
 from gateway.client.routes import Routes
 from gateway.core.context import Gateway
-from gateway.identity.local import LocalIdentity
+from gateway.identity.opening import open_callers
 from gateway.identity.pki import Pki
+from gateway.model.principal import Scope
 from gateway.network.agents import AgentPath
 from gateway.web.app import Part, Web, background
 
@@ -36,6 +37,7 @@ def parts(gateway: Gateway) -> list[Part]:
             app=openai.OpenAi(routes),
             max_body=None,
             render=openai.as_openai,
+            scope=lambda _method, _path: Scope.INFERENCE,
             lifespan=lifespan,
             check=check,
         ),
@@ -45,6 +47,7 @@ def parts(gateway: Gateway) -> list[Part]:
             app=sessions.SessionProxy(routes),
             max_body=None,
             headers=False,
+            scope=lambda _method, _path: Scope.WRITE,
             browser=lambda path: path.startswith(f"{sessions.PREFIX}/"),
         ),
     ]
@@ -52,4 +55,4 @@ def parts(gateway: Gateway) -> list[Part]:
 
 def app(gateway: Gateway) -> Web:
     """The client service on a port of its own."""
-    return Web(parts(gateway), LocalIdentity.open(gateway.settings.state_dir))
+    return Web(parts(gateway), open_callers(gateway))

@@ -8,6 +8,7 @@ from gateway.client.downstream import end_to_end
 from gateway.client.http1 import Headers
 
 _FORWARDED_FOR = b"x-forwarded-for"
+_OUR_COOKIES = b"__Host-sluice"
 _FORWARDED = frozenset({b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix"})
 #: Never passed on: our token, the framing that is made anew, and what only the first hop may act on.
 _DROPPED = _FORWARDED | {b"authorization", b"content-length", b"expect", b"host", b"x-request-id", _FORWARDED_FOR}
@@ -30,7 +31,17 @@ def request_head(
 
 def passed_on(given: Headers, without: Collection[bytes] = ()) -> Headers:
     """The caller's headers that the service may see."""
-    return [pair for pair in end_to_end(given) if pair[0] not in _DROPPED and pair[0] not in without]
+    kept = [pair for pair in end_to_end(given) if pair[0] not in _DROPPED and pair[0] not in without]
+    return [(name, value) for name, value in map(_without_ours, kept) if value or name != b"cookie"]
+
+
+def _without_ours(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The cookie of a sign-in is for the gateway: a service that had it could act as its caller."""
+    name, value = pair
+    if name != b"cookie" or _OUR_COOKIES not in value:
+        return pair
+    kept = (word.strip() for word in value.split(b";"))
+    return name, b"; ".join(word for word in kept if not word.startswith(_OUR_COOKIES))
 
 
 def forwarded(scope: Scope, prefix: str) -> Headers:

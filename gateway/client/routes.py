@@ -14,7 +14,7 @@ import structlog
 
 from gateway.client.upstream import Path, Upstream
 from gateway.core.context import Gateway
-from gateway.errors import DatabaseUnavailable, NotReady, SessionNotFound
+from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.principal import Principal
 from gateway.model.session import Session
@@ -36,6 +36,7 @@ class Route:
     id: str
     name: str
     owner: str
+    project: str
     recipe: str
     model: str | None
     ready_at: float
@@ -43,7 +44,8 @@ class Route:
     endpoint: Endpoint
 
     def seen_by(self, caller: Principal) -> bool:
-        return caller.admin or self.owner == caller.name
+        """Whether the caller may use it: a model is its project's, anything else its owner's alone."""
+        return caller.calls(self) if self.model is not None else caller.enters(self)
 
 
 class Routes:
@@ -132,7 +134,17 @@ class Routes:
             await self.again()
             route = self._session(caller, ref)
         if route is None:
-            raise _not_ready(await self._gateway.db.read(store.get, caller, ref))
+            raise _not_usable(caller, await self._gateway.db.read(store.get, caller, ref))
+        return route
+
+    async def pages(self, caller: Principal, ref: str) -> Route:
+        """The same, for who opens its pages. Forbidden for all but its owner, as whom they would act."""
+        route = await self.session(caller, ref)
+        if not caller.enters(route):
+            raise Forbidden(
+                f"the pages of session {route.name} are its owner's alone: whoever opens them acts as {route.owner}",
+                hint="A model is asked through /v1.",
+            )
         return route
 
     def _session(self, caller: Principal, ref: str) -> Route | None:
@@ -179,6 +191,7 @@ class Routes:
             id=session.id,
             name=session.name,
             owner=session.owner,
+            project=session.project,
             recipe=session.plan.recipe,
             model=service.model if service is not None and service.protocol == "openai" else None,
             ready_at=session.ready_at.timestamp() if session.ready_at else 0.0,
@@ -187,7 +200,11 @@ class Routes:
         )
 
 
-def _not_ready(session: Session) -> Exception:
+def _not_usable(caller: Principal, session: Session) -> Exception:
+    service = session.plan.service
+    model = service is not None and service.protocol == "openai"
+    if not (caller.calls(session) if model else caller.enters(session)):
+        return Forbidden(f"session {session.name} is {session.owner}'s: you may read about it, and not use it")
     if session.phase.ended:
         return SessionNotFound(
             f"session {session.name} has ended ({session.word}): {session.message}",

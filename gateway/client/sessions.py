@@ -34,7 +34,7 @@ class SessionProxy:
         if found is None:
             raise NotFound(f"there is no session at {scope['path']}", hint="Sessions are at /s/<name or id>/.")
         ref, rest = found[1].decode(), found[2]
-        route = await self._routes.session(scope["state"]["caller"], ref)
+        route = await self._routes.pages(scope["state"]["caller"], ref)
         query: bytes = scope["query_string"]
         if rest is None:  # relative links of the page need the slash
             location = f"{PREFIX}/{ref}/" + (f"?{query.decode()}" if query else "")

@@ -14,9 +14,10 @@ from gateway.store.database import Database
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """One Slurm installation with its ways in. `build_shell` runs image builds; None where none can be run.
+    """One Slurm installation with its ways in.
 
-    `cost` counts what its Slurm is asked.
+    `build_shell` runs image builds, `shell` commands on the login node; None where nothing can be run. `cost` counts
+    what its Slurm is asked.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Cluster:
     files: Files
     build_shell: Shell | None = None
     cost: Cost = field(default_factory=Cost)
+    shell: Shell | None = None
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -32,6 +34,8 @@ class Cluster:
         await self.files.close()
         if self.build_shell is not None:
             await self.build_shell.close()
+        if self.shell is not None:
+            await self.shell.close()
 
 
 class Bell:

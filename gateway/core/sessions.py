@@ -8,13 +8,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from gateway.core import images
+from gateway.core import images, placement
 from gateway.core.context import Cluster, Gateway
+from gateway.core.placement import Placement
 from gateway.core.scripts import script_for, script_of
-from gateway.errors import Conflict, Invalid
+from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
 from gateway.model.job import Job, JobScript, job_name
-from gateway.model.plan import ClusterDefaults, Plan
+from gateway.model.plan import Plan
 from gateway.model.principal import Principal
 from gateway.model.recipe import Recipe
 from gateway.model.session import Session
@@ -32,15 +33,15 @@ async def create(
     digest = _digest(request)
     if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
         return earlier, False
-    cluster, recipe, plan = await _plan(gateway, request)
+    cluster, where, recipe, plan = await _plan(gateway, caller, request)
     session_id, now = str(ULID()), gateway.clock()
     session = Session(
         id=session_id,
         name=request.name or f"{recipe.name}-{session_id[-6:].lower()}",
         owner=caller.name,
-        project=request.project,
+        project=where.project,
         cluster=cluster.name,
-        unix_user=cluster.settings.user,
+        unix_user=where.unix_user,
         plan=plan,
         created_at=now,
         updated_at=now,
@@ -64,8 +65,7 @@ async def create(
 
 async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) -> tuple[Plan, JobScript]:
     """What `create` would send to Slurm, under a session id that is never used."""
-    del caller
-    cluster, _, plan = await _plan(gateway, request)
+    cluster, _, _, plan = await _plan(gateway, caller, request)
     return plan, script_for(gateway, cluster, plan, str(ULID()), 1)
 
 
@@ -84,6 +84,7 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
 
     def write(connection: Connection) -> Session:
         session, now = store.get(connection, caller, ref), gateway.clock()
+        _may_change(caller, session)
         if session.phase.ended or session.stop_requested_at is not None:
             return session
         after = session.model_copy(update={"stop_requested_at": now})
@@ -98,12 +99,21 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
 async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool = False) -> None:
     """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""
     session = await get(gateway, caller, ref)
+    _may_change(caller, session)
     if not session.phase.ended:
         raise Conflict(f"session {session.name} has not ended", hint=f"Stop it first: sluice stop {session.name}.")
     if files:
         cluster = gateway.cluster(session.cluster)
         await cluster.files.remove(session.unix_user, directory(cluster, session))
     await gateway.db.write(store.remove, session)
+
+
+def _may_change(caller: Principal, session: Session) -> None:
+    if not caller.changes(session):
+        raise Forbidden(
+            f"session {session.name} is {session.owner}'s",
+            hint=f"Its owner, managers of the project {session.project} and operators may stop and delete it.",
+        )
 
 
 async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
@@ -152,20 +162,23 @@ _SHARED = {
 }
 
 
-async def _plan(gateway: Gateway, request: SessionRequest) -> tuple[Cluster, Recipe, Plan]:
+async def _plan(
+    gateway: Gateway, caller: Principal, request: SessionRequest
+) -> tuple[Cluster, Placement, Recipe, Plan]:
     cluster = gateway.cluster(request.cluster)
+    where = await placement.place(gateway, caller, request.project, cluster)
     recipe = gateway.catalogue.get(request.recipe, request.version)
     if recipe.image is None:
         raise Invalid(f"the recipe {recipe.name!r} names no image")
-    settings = cluster.settings
     plan = make_plan(
         recipe,
         request.parameters,
         resources=request.resources,
         image=await images.resolve(gateway, cluster.name, recipe.image),
-        defaults=ClusterDefaults(partition=settings.default_partition, account=settings.account, qos=settings.qos),
+        defaults=where.defaults(cluster.settings),
     )
-    return cluster, recipe, plan.model_copy(update={"labels": {**plan.labels, **request.labels}})
+    where.check(plan.resources)
+    return cluster, where, recipe, plan.model_copy(update={"labels": {**plan.labels, **request.labels}})
 
 
 async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:

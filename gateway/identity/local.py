@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from gateway.errors import SettingsInvalid, Unauthenticated
-from gateway.model.principal import Principal
+from gateway.model.principal import LOCAL_ADMIN, Principal
 
 TOKEN_PREFIX = "sluice-"  # noqa: S105 - not a secret: it lets scanners recognise a leaked token
 _SHORTEST = 32
@@ -27,7 +27,7 @@ class LocalIdentity:
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
-        self._admin = Principal(name="admin", admin=True)
+        self._admin = LOCAL_ADMIN
 
     @classmethod
     def open(cls, state_dir: Path) -> "LocalIdentity":

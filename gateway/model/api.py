@@ -30,8 +30,10 @@ class SessionRequest(BaseModel):
         description="Name of the session, unique among your live ones; unset: made from the recipe's.",
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
     )
-    project: str = Field(
-        "default", description="Project that the session belongs to.", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"
+    project: str | None = Field(
+        None,
+        description="Project that the session belongs to; unset: yours, if you have one.",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
     )
     cluster: str | None = Field(None, description="Cluster to run on; unset: the default one.")
     parameters: Mapping[str, Any] = Field(

@@ -5,10 +5,25 @@ from contextlib import asynccontextmanager
 
 from gateway.core.context import Gateway
 from gateway.core.reconcile import Reconciler
-from gateway.identity.local import LocalIdentity
-from gateway.server.api import clusters, events, health, images, logs, metrics, recipes, sessions
+from gateway.identity.opening import open_callers
+from gateway.model.principal import Scope
+from gateway.server.api import (
+    clusters,
+    events,
+    health,
+    images,
+    logs,
+    me,
+    metrics,
+    projects,
+    recipes,
+    sessions,
+    tokens,
+    users,
+)
 from gateway.web import context, docs
-from gateway.web.app import Part, Web, api, background
+from gateway.web.app import Part, Web, api, background, read_or_write
+from gateway.web.caller import SAFE
 from gateway.web.openapi import Api
 
 PREFIX = "/api/v1"
@@ -19,6 +34,7 @@ _TAGS = [
     {"name": "recipes", "description": "The catalogue: what can be started, and with which parameters."},
     {"name": "images", "description": "The container images of the recipes, as they are on the clusters."},
     {"name": "clusters", "description": "Partitions, nodes and free GPUs, as last seen."},
+    {"name": "identity", "description": "Who you are, tokens, projects and users."},
     {"name": "health", "description": "For supervisors and load balancers."},
 ]
 _DESCRIPTION = """\
@@ -33,9 +49,19 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    for module in (recipes, sessions, logs, events, images, clusters, health, metrics):
+    for module in (recipes, sessions, logs, events, images, clusters, me, tokens, projects, users, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
+
+
+def needs(method: str, path: str) -> Scope | None:
+    """What a token must be good for: anybody may ask who they are; who changes people and projects needs `admin`."""
+    if path == f"{PREFIX}/me" or (method in SAFE and path.startswith(f"{PREFIX}/health")):
+        return None
+    if path.startswith((f"{PREFIX}/users", f"{PREFIX}/projects", f"{PREFIX}/tokens")) and method not in SAFE:
+        # A token may revoke itself, whatever it is good for: the use case looks.
+        return None if method == "DELETE" and path.startswith(f"{PREFIX}/tokens/") else Scope.ADMIN
+    return read_or_write(method, path)
 
 
 def rest(gateway: Gateway) -> Api:
@@ -68,9 +94,10 @@ def part(gateway: Gateway) -> Part:
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,
         check=check,
+        scope=needs,
     )
 
 
 def app(gateway: Gateway) -> Web:
     """The server on a port of its own."""
-    return Web([part(gateway)], LocalIdentity.open(gateway.settings.state_dir))
+    return Web([part(gateway)], open_callers(gateway))

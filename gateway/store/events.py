@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, select
 
 from gateway.model.principal import Principal
-from gateway.store.schema import events
+from gateway.store.schema import events, sessions
+from gateway.store.sessions import seen_by
 
 PAGE = 500
 
@@ -29,8 +30,7 @@ def after(connection: Connection, caller: Principal, last: int, *, session_id: s
     query = select(events).where(events.c.id > last).order_by(events.c.id).limit(PAGE)
     if session_id is not None:
         query = query.where(events.c.session_id == session_id)
-    if not caller.admin:
-        query = query.where(events.c.owner == caller.name)
+    query = query.join(sessions, sessions.c.id == events.c.session_id).where(seen_by(caller))
     return [Event.model_validate(row, from_attributes=True) for row in connection.execute(query)]
 
 

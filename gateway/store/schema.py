@@ -79,6 +79,7 @@ sessions = Table(
     UniqueConstraint("owner", "idempotency_key"),
 )
 Index(None, sessions.c.owner, sessions.c.id)
+Index(None, sessions.c.project, sessions.c.id)
 Index("ix_sessions_live", sessions.c.cluster, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
 Index(
     "uq_sessions_live_name",

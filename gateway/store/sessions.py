@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from gateway.errors import Conflict, SessionNotFound
 from gateway.model.job import Job
@@ -43,8 +56,19 @@ class SessionQuery(BaseModel):
 
 def visible_to(caller: Principal) -> Select[Any]:
     """The sessions that the caller may know of: the only way to query them for someone."""
-    query = _joined()
-    return query if caller.admin else query.where(sessions.c.owner == caller.name)
+    return _joined().where(seen_by(caller))
+
+
+def seen_by(caller: Principal) -> ColumnElement[bool]:
+    """`Principal.sees` as a condition on rows of sessions."""
+    found: list[ColumnElement[bool]] = [true()]
+    if caller.session is not None:
+        found.append(sessions.c.id == caller.session)
+    if caller.project is not None:
+        found.append(sessions.c.project == caller.project)
+    if not caller.everywhere:
+        found.append(or_(sessions.c.owner == caller.name, sessions.c.project.in_(sorted(caller.projects))))
+    return and_(*found)
 
 
 def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:

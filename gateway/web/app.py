@@ -25,8 +25,9 @@ from ulid import ULID
 
 from gateway.errors import NotFound, SluiceError, Unauthenticated
 from gateway.model.api import HealthView
+from gateway.model.principal import Scope as TokenScope
 from gateway.web import errors
-from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, Identity, authenticate
+from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, SAFE, Identity, authenticate
 from gateway.web.metrics import HttpMetrics
 from gateway.web.openapi import Api
 
@@ -44,6 +45,7 @@ SECURITY_HEADERS = {
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
 Check = Callable[[], Awaitable[Mapping[str, str]]]
+Needs = Callable[[str, str], TokenScope | None]
 LIVE, READY = "/health/live", "/health/ready"
 
 
@@ -69,6 +71,12 @@ async def _well() -> Mapping[str, str]:
     return {}
 
 
+def read_or_write(method: str, path: str) -> TokenScope | None:
+    """Reading needs a token that reads, everything else one that writes."""
+    del path
+    return TokenScope.READ if method in SAFE else TokenScope.WRITE
+
+
 def as_problem(error: SluiceError, where: Mapping[str, str]) -> Response:
     """Problem details: how errors look but where another protocol has a word in it."""
     return errors.respond(errors.problem_of(error, **where))
@@ -80,7 +88,8 @@ class Part:
 
     `open`: paths that need no token. `browser`: paths where a browser may show the token as a password. `max_body`:
     bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
-    beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong.
+    beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`: what a
+    token must be good for, by method and path.
     """
 
     name: str
@@ -93,6 +102,7 @@ class Part:
     render: Renderer = as_problem
     lifespan: Lifespan = _nothing
     check: Check = _well
+    scope: Needs = read_or_write
 
     def owns(self, path: str) -> bool:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)
@@ -164,7 +174,7 @@ class Web:
         in_flight = self.metrics.in_flight.labels(part.name)
         with bound_contextvars(request_id=exchange.request_id), in_flight.track_inprogress():
             try:
-                self._admit(exchange)
+                await self._admit(exchange)
                 body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
                 await part.app(scope, body, self._sending(exchange, send))
             except SluiceError as error:
@@ -188,7 +198,7 @@ class Web:
 
         with bound_contextvars(request_id=exchange.request_id):
             try:
-                self._admit(exchange)
+                await self._admit(exchange)
                 await exchange.part.app(scope, wrapped, send)
                 log.info("websocket ended", path=scope["path"], **scope["state"].get("log", {}))
             except SluiceError as error:
@@ -229,13 +239,16 @@ class Web:
         scope["state"] = state
         return _Exchange(part=part, scope=scope, request_id=request_id)
 
-    def _admit(self, exchange: _Exchange) -> None:
+    async def _admit(self, exchange: _Exchange) -> None:
         scope, part = exchange.scope, exchange.part
         path = scope["path"]
         if path not in part.open:
             method = scope.get("method", "GET")
             browser = part.browser(path)
-            scope["state"]["caller"] = authenticate(self.identity, scope["headers"], method=method, browser=browser)
+            caller = await authenticate(self.identity, scope["headers"], method=method, browser=browser)
+            scope["state"]["caller"] = caller
+            if (needed := part.scope(method, path)) is not None:
+                caller.require(needed)
 
     def _sending(self, exchange: _Exchange, send: Send) -> Send:
         add = SECURITY_HEADERS if exchange.part.headers else {}

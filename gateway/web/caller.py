@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
@@ -10,48 +10,69 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from gateway.errors import Forbidden, Unauthenticated
-from gateway.model.principal import Principal
+from gateway.model.principal import Origin, Principal
 
+COOKIE = "__Host-sluice"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHALLENGE = 'Bearer realm="sluice"'
 BROWSER_CHALLENGE = 'Basic realm="sluice (any user name, your token as the password)", charset="UTF-8"'
 
 
 class Identity(Protocol):
-    """Whoever can tell callers by their tokens."""
+    """Whoever can tell callers by what they show."""
 
-    def authenticate(self, token: str) -> Principal:
-        """Unauthenticated if the token is nobody's."""
+    async def authenticate(self, text: str, origin: Origin = "api") -> Principal:
+        """By a token. Unauthenticated if it is nobody's; Forbidden if its holder is not let in."""
+
+    async def by_cookie(self, value: str) -> Principal:
+        """By the cookie of a browser that is signed in. Unauthenticated."""
 
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-def authenticate(identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False) -> Principal:
-    """The caller by the Authorization header.
+async def authenticate(
+    identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False
+) -> Principal:
+    """The caller by the Authorization header, else by the cookie of a sign-in.
 
     With `browser` the token is also taken as the password of HTTP Basic, which a browser asks its user for. A browser
-    adds it to whatever a page of anybody's sends here, so what changes things must then come from our own pages.
+    adds password and cookie to whatever a page of anybody's sends here, so what changes things must then come from
+    our own pages.
     """
     given = {name: value for name, value in headers if name in _WANTED}
     scheme, _, word = given.get(b"authorization", b"").decode("latin-1").strip().partition(" ")
+    cookie = cookie_of(given.get(b"cookie", b""))
     match scheme.lower():
         case "bearer":
-            return identity.authenticate(word.strip())
+            return await identity.authenticate(word.strip(), _ORIGINS.get(given.get(b"x-sluice-origin", b""), "api"))
         case "basic" if browser:
-            caller = identity.authenticate(_password(word))
+            caller = await identity.authenticate(_password(word), "browser")
             _same_origin(given, method)
             return caller
+        case "" if cookie is not None:
+            _same_origin(given, method)
+            return await identity.by_cookie(cookie)
         case "":
             raise Unauthenticated(
                 "no token was given",
-                hint="Send `Authorization: Bearer <token>`; `sluice env` prints the token.",
+                hint="Send `Authorization: Bearer <token>`; `sluice login` or `sluice env` get you one.",
             )
         case _:
             raise Unauthenticated("only bearer tokens are understood here", hint="`sluice env` prints the token.")
 
 
-_WANTED = frozenset({b"authorization", b"origin", b"host", b"sec-websocket-key"})
+_WANTED = frozenset({b"authorization", b"cookie", b"origin", b"host", b"sec-websocket-key", b"x-sluice-origin"})
+_ORIGINS: Mapping[bytes, Origin] = {b"cli": "cli", b"kubernetes": "kubernetes"}
+
+
+def cookie_of(header: bytes, name: str = COOKIE) -> str | None:
+    """The value of our cookie."""
+    for pair in header.decode("latin-1").split(";"):
+        found, _, value = pair.strip().partition("=")
+        if found == name:
+            return value
+    return None
 
 
 def _password(word: str) -> str:
@@ -66,8 +87,9 @@ def _same_origin(given: dict[bytes, bytes], method: str) -> None:
     if method in SAFE and b"sec-websocket-key" not in given:
         return
     origin = given.get(b"origin")
-    if origin is not None and urlsplit(origin).netloc != given.get(b"host"):
-        raise Forbidden("a page of another site may not do this with your password")
+    cookie = b"authorization" not in given
+    if (origin is None and cookie) or (origin is not None and urlsplit(origin).netloc != given.get(b"host")):
+        raise Forbidden("a page of another site may not do this in your name")
 
 
 def caller(request: Request) -> Principal:

@@ -12,7 +12,7 @@ from gateway.core.leases import Hold, moment
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import ClusterLoop
 from gateway.model.lease import Lease, Server
-from gateway.model.principal import Principal
+from gateway.model.principal import Principal, Role
 from gateway.network.fake import FakeAgents
 from gateway.settings import Settings
 from gateway.slurm.fake import FakeSlurm
@@ -44,6 +44,9 @@ class Time:
         self.now += timedelta(seconds=seconds)
 
 
+ANN = Principal(name="ann", projects={"default": Role.MEMBER}, unix={"c": "ann"})
+
+
 @dataclass
 class World:
     """Everything a test of core touches."""
@@ -55,7 +58,7 @@ class World:
     loop: ClusterLoop
     hold: Hold
     home: Path
-    caller: Principal = field(default_factory=lambda: Principal(name="ann"))
+    caller: Principal = field(default_factory=lambda: ANN)
 
     async def turn(self, times: int = 1) -> None:
         """Turns of the reconcile loop, each with everything that it sets off."""
@@ -97,7 +100,7 @@ async def world(tmp_path: Path, recipes: Path, database: Database) -> AsyncItera
             "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
         }
     )
-    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles())
+    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(user="ann"))
     gateway = Gateway(
         settings=settings,
         db=database,

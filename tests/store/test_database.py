@@ -10,7 +10,7 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from gateway.store.database import Database, downgrade, migrate
-from gateway.store.schema import metadata
+from gateway.store.people import users
 
 
 def run(connection: Connection, statement: str) -> None:
@@ -78,7 +78,7 @@ def test_closing_finishes_the_writes_that_wait(database_url: str) -> None:
 
 def test_the_migrations_make_the_schema_that_the_code_uses(database: Database) -> None:
     with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), users.metadata) == []
 
 
 def test_migrations_go_down_and_up_again(database: Database) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from gateway.errors import SchedulerUnavailable, SettingsInvalid, SluiceError, Unauthenticated, tree
-from gateway.model.principal import Principal
+from gateway.model.principal import Origin, Principal
 from gateway.web import streams
 from gateway.web.app import Part, Web, api
 from gateway.web.caller import Caller
@@ -27,10 +27,13 @@ AUTH = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class OneToken:
-    def authenticate(self, token: str) -> Principal:
-        if token != TOKEN:
+    async def authenticate(self, text: str, origin: Origin = "api") -> Principal:
+        if text != TOKEN:
             raise Unauthenticated("not valid here")
-        return Principal(name="ada")
+        return Principal(name="ada", origin=origin)
+
+    async def by_cookie(self, value: str) -> Principal:
+        return await self.authenticate(value, "browser")
 
 
 class Thing(BaseModel):

@@ -2,8 +2,10 @@
 
 from alembic import context
 
-from gateway.store.schema import metadata
+from gateway.store.people import users
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=users.metadata, render_as_batch=True
+)
 with context.begin_transaction():
     context.run_migrations()

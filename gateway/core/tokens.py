@@ -1,0 +1,88 @@
+"""Sluice's tokens: made for oneself or for a service account, never more than their maker may, revoked at once."""
+
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import Connection
+from ulid import ULID
+
+from gateway.core.context import Gateway
+from gateway.core.users import settled
+from gateway.errors import Forbidden, Invalid
+from gateway.model import token as model
+from gateway.model.principal import Principal, Scope
+from gateway.model.token import NewTokenView, Token, TokenRequest, TokenView
+from gateway.store import projects, sessions, users
+from gateway.store import tokens as store
+
+
+async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> NewTokenView:
+    """The token with its text, which nobody is told again. It reaches no further than the caller's own does."""
+    caller.require(Scope.ADMIN)
+    if not caller.id:
+        raise Forbidden("you are nobody whom a token could stand for")
+    token_id, secret, now = str(ULID()), secrets.token_urlsafe(32), gateway.clock()
+    scopes = model.narrowed(request.scopes, caller.scopes)
+    if not scopes:
+        raise Invalid("the token could do nothing", hint=f"Scopes: {', '.join(Scope)}.")
+
+    def write(connection: Connection) -> TokenView:
+        user_id = caller.id
+        if request.user is not None and request.user != caller.name:
+            view = users.get(connection, caller, request.user)
+            if view.kind != "service":
+                raise Forbidden("tokens are made for oneself and for service accounts: nobody acts as another")
+            user_id = view.id
+        project = _narrower(caller.project, request.project, "project")
+        session = _narrower(caller.session, request.session, "session")
+        if project is not None:
+            projects.get(connection, caller, project)
+        if session is not None:
+            session = sessions.get(connection, caller, session).id
+        token = Token(
+            id=token_id,
+            name=request.name,
+            user_id=user_id,
+            scopes=scopes,
+            project=project,
+            session=session,
+            created_at=now,
+            created_by=caller.name,
+            expires_at=now + timedelta(days=request.days),
+        )
+        store.add(connection, token, model.digest(secret))
+        return store.get(connection, caller, token_id)
+
+    view = await gateway.db.write(write)
+    return NewTokenView(**view.model_dump(), token=model.spell(token_id, secret))
+
+
+async def list_tokens(gateway: Gateway, caller: Principal, *, all_: bool = False) -> list[TokenView]:
+    """The caller's, and those of the service accounts that they keep."""
+    return await gateway.db.read(lambda connection: store.find(connection, caller, all_=all_))
+
+
+async def get(gateway: Gateway, caller: Principal, ref: str) -> TokenView:
+    """By id or name. TokenNotFound."""
+    return await gateway.db.read(store.get, caller, ref)
+
+
+async def revoke(gateway: Gateway, caller: Principal, ref: str) -> TokenView:
+    """When this returns no replica takes the token any more. A token may always revoke itself."""
+
+    def write(connection: Connection) -> TokenView:
+        view = store.get(connection, caller, ref)
+        if view.id != caller.token:
+            caller.require(Scope.ADMIN)
+        store.revoke(connection, view.id, gateway.clock())
+        return store.get(connection, caller, view.id)
+
+    view = await gateway.db.write(write)
+    await settled()
+    return view
+
+
+def _narrower(own: str | None, asked: str | None, what: str) -> str | None:
+    if own is not None and asked not in (None, own):
+        raise Forbidden(f"your own token is held to another {what}")
+    return own if own is not None else asked

@@ -1,0 +1,227 @@
+"""From a token or a cookie to the caller, out of memory: what is known of a caller is good while nothing has changed.
+
+Every change of who may do what raises one number in the database, and no process goes by what it knows for longer
+than FRESH seconds without looking at that number: a revocation that waited as long has reached every replica. While
+the database is away, those who are known go on for PATIENCE seconds; nobody new comes in.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from gateway.core.context import Gateway
+from gateway.core.users import FRESH
+from gateway.errors import DatabaseUnavailable, SluiceError, Unauthenticated
+from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
+from gateway.model import token as tokens
+from gateway.model.principal import Origin, Principal
+from gateway.model.token import Token
+from gateway.model.user import Identity, Person
+from gateway.store import revision, signins, users
+from gateway.store import tokens as store
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 300.0
+NOTE_USE = timedelta(minutes=1)
+MOST = 20_000
+_NOTHING = tokens.digest("")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a provider's token says, its signature and claims being right. `until` is its `exp`."""
+
+    identity: Identity
+    until: datetime
+
+
+class Provider(Protocol):
+    """Whoever can tell whether a token is an identity provider's."""
+
+    async def verify(self, text: str) -> Verified:
+        """Unauthenticated with the reason; ProviderUnavailable if its keys are not known and cannot be had."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    principal: Principal
+    until: datetime
+
+
+class Callers:
+    """Everybody who may call, by what they show."""
+
+    def __init__(self, gateway: Gateway, local: LocalIdentity, provider: Provider | None = None) -> None:
+        self._db, self._clock = gateway.db, gateway.clock
+        self._local, self._provider = local, provider
+        self._known: dict[bytes, _Known] = {}
+        self._number = -1
+        self._looked = float("-inf")
+        self._looking = asyncio.Lock()
+        self._used: dict[str, datetime] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+
+    def recall(self, text: str) -> Principal | None:
+        """The holder of a token, if that is in memory and was looked after in the last FRESH seconds."""
+        if time.monotonic() - self._looked > FRESH:
+            return None
+        return self._recall(_key(text))
+
+    async def authenticate(self, text: str, origin: Origin = "api") -> Principal:
+        """The holder of a token. Unauthenticated, or Forbidden if they are not let in."""
+        if text.startswith(TOKEN_PREFIX):
+            return _from(self._local.authenticate(text), origin)
+        await self._look()
+        key = _key(text)
+        found = self._recall(key)
+        if found is None:
+            if (parts := tokens.parse(text)) is not None:
+                found = await self._of_token(key, *parts)
+            elif self._provider is not None and text.count(".") == 2:  # noqa: PLR2004 - a JWT has three parts
+                found = await self._of_provider(key, self._provider, text)
+            else:
+                raise _invalid()
+        self._note(found)
+        return _from(found, origin)
+
+    async def by_cookie(self, value: str) -> Principal:
+        """Who is signed in in a browser. Unauthenticated if nobody is, any more."""
+        await self._look()
+        key = b"cookie" + _key(value)
+        if (found := self._recall(key)) is not None:
+            return found
+        digest = tokens.digest(value)
+
+        def load(connection: Connection) -> tuple[int, signins.Browser, Person | None] | None:
+            browser = signins.by_cookie(connection, digest)
+            if browser is None:
+                return None
+            return revision.current(connection), browser, users.person(connection, browser.user_id)
+
+        loaded = await self._db.read(load)
+        number, browser, person = loaded if loaded is not None else (0, None, None)
+        if browser is None or person is None or browser.expires_at <= self._clock():
+            raise Unauthenticated("you are signed out", hint="Sign in again: /auth/login")
+        return self._keep(key, number, person.principal(origin="browser"), browser.expires_at)
+
+    async def by_unix(self, cluster: str, name: str) -> Principal:
+        """Whose Unix user this is. Unauthenticated if nobody's."""
+        await self._look()
+        key = f"unix {cluster} {name}".encode()
+        if (found := self._recall(key)) is not None:
+            return found
+
+        def load(connection: Connection) -> tuple[int, Person | None]:
+            user = users.by_unix(connection, cluster, name)
+            return revision.current(connection), users.person(connection, user.id) if user is not None else None
+
+        number, person = await self._db.read(load)
+        if person is None:
+            raise Unauthenticated(
+                f"the Unix user {name} is nobody's here", hint="An operator adds you: sluice user add."
+            )
+        return self._keep(key, number, person.principal(origin="socket"), self._clock() + timedelta(hours=1))
+
+    async def _of_token(self, key: bytes, token_id: str, secret: str) -> Principal:
+        def load(connection: Connection) -> tuple[int, tuple[Token, str] | None, Person | None]:
+            kept = store.kept(connection, token_id)
+            person = users.person(connection, kept[0].user_id) if kept is not None else None
+            return revision.current(connection), kept, person
+
+        number, kept, person = await self._db.read(load)
+        right = hmac.compare_digest(tokens.digest(secret), kept[1] if kept is not None else _NOTHING)
+        if not right or kept is None or person is None:
+            raise _invalid()
+        token = kept[0]
+        if token.revoked_at is not None:
+            raise Unauthenticated(f"the token {token.name!r} was revoked", hint="`sluice token create` makes another.")
+        if not token.valid(self._clock()):
+            raise Unauthenticated(f"the token {token.name!r} has expired", hint="`sluice token create` makes another.")
+        return self._keep(key, number, person.principal(token=token), token.expires_at)
+
+    async def _of_provider(self, key: bytes, provider: Provider, text: str) -> Principal:
+        verified = await provider.verify(text)
+
+        def load(connection: Connection) -> tuple[int, Person | None]:
+            user = users.by_identity(connection, verified.identity)
+            return revision.current(connection), users.person(connection, user.id) if user is not None else None
+
+        number, person = await self._db.read(load)
+        if person is None:
+            raise Unauthenticated(
+                "the provider knows you, and the gateway does not yet", hint="Sign in once: sluice login."
+            )
+        return self._keep(key, number, person.principal(), verified.until)
+
+    def _recall(self, key: bytes) -> Principal | None:
+        found = self._known.get(key)
+        return found.principal if found is not None and self._clock() < found.until else None
+
+    def _keep(self, key: bytes, number: int, principal: Principal, until: datetime) -> Principal:
+        """Remember, unless what was read is older than what we have seen since."""
+        if number == self._number:
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[key] = _Known(principal, until)
+        return principal
+
+    async def _look(self) -> None:
+        """Make sure that what is known was still right less than FRESH seconds ago."""
+        if time.monotonic() - self._looked <= FRESH:
+            return
+        async with self._looking:
+            began = time.monotonic()
+            if began - self._looked <= FRESH:
+                return
+            try:
+                number = await self._db.read(revision.current)
+            except DatabaseUnavailable as error:
+                if began - self._looked < PATIENCE:
+                    log.warning("callers are not looked after", error=error.message)
+                    return
+                raise
+            if number != self._number:
+                self._known.clear()
+                self._number = number
+            self._looked = began
+
+    def _note(self, principal: Principal) -> None:
+        """Keep when a token was used, to the minute."""
+        token, now = principal.token, self._clock()
+        if token is None or now < self._used.get(token, now - NOTE_USE) + NOTE_USE:
+            return
+        if len(self._used) >= MOST:
+            self._used.clear()
+        self._used[token] = now
+        task = asyncio.create_task(self._keep_use(token, now))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    async def _keep_use(self, token: str, now: datetime) -> None:
+        try:
+            await self._db.write(store.used, token, now)
+        except SluiceError as error:
+            log.warning("the use of a token was not kept", error=error.message)
+
+
+def _key(text: str) -> bytes:
+    """What is remembered of a secret: not the secret."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _from(principal: Principal, origin: Origin) -> Principal:
+    return principal if principal.origin == origin else principal.model_copy(update={"origin": origin})
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated(
+        "this token is not valid here", hint="`sluice login` signs you in; `sluice env` prints the token in force."
+    )

@@ -1,0 +1,10 @@
+"""Puts together who may call a gateway, from its settings."""
+
+from gateway.core.context import Gateway
+from gateway.identity.callers import Callers
+from gateway.identity.local import LocalIdentity
+
+
+def open_callers(gateway: Gateway) -> Callers:
+    """Everybody who may call. SettingsInvalid if the gateway's own token is not private."""
+    return Callers(gateway, LocalIdentity.open(gateway.settings.state_dir))
