@@ -25,6 +25,12 @@ SECTIONS = {
         "recipe": Entry("gateway.cli.recipe:recipe", "List, show, check and render recipes."),
         "image": Entry("gateway.cli.image:image", "Build, import and list images."),
     },
+    "People": {
+        "whoami": Entry("gateway.cli.whoami:whoami", "Who the gateway takes you for."),
+        "token": Entry("gateway.cli.token:token", "Make, list and revoke tokens."),
+        "project": Entry("gateway.cli.project:project", "Projects, their members and Slurm accounts."),
+        "user": Entry("gateway.cli.user:user", "Users: let in, keep out, take on and see off."),
+    },
     "The gateway": {
         "cluster": Entry("gateway.cli.cluster:cluster", "A real Slurm cluster on this machine."),
         "serve": Entry("gateway.cli.serve:serve", "Run the services of the gateway."),

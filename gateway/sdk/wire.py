@@ -126,6 +126,16 @@ def delete(ref: str, *, files: bool) -> Call:
     return Call(method="DELETE", path=f"/sessions/{quoted(ref)}", params=_given({"files": files or None}))
 
 
+def write(method: str, path: str, body: BaseModel | None = None) -> Call:
+    """Change something where saying it twice is saying it once, unless it is a POST."""
+    return Call(
+        method=method,
+        path=path,
+        body=body.model_dump(mode="json", exclude_unset=True) if body is not None else None,
+        repeatable=method != "POST",
+    )
+
+
 def session_request(recipe: str, options: SessionOptions) -> SessionRequest:
     """A checked request; Invalid says which field is wrong."""
     try:

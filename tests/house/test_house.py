@@ -60,10 +60,76 @@ def test_git_keeps_the_logs_package() -> None:
     assert answer.returncode == 1
 
 
-def test_shared_rows_are_queried_in_the_store_only() -> None:
-    shared = re.compile(r"select\(.*sessions\b")
-    outside = [p for p in MODULES if "store" not in p.parts and shared.search(p.read_text())]
-    assert outside == [], "shared rows are queried through gateway.store only"
+TABLES = {"gateway.store.schema", "gateway.store.people"}
+#: Queries that are asked for nobody, and why that is right. Every other one starts from the caller.
+FOR_NOBODY = {
+    "clusters.every": "clusters are everybody's",
+    "database.ping": "no rows",
+    "counts.by_phase": "numbers, no rows",
+    "events.newest": "the id alone: where a reader starts",
+    "images.every": "images are everybody's",
+    "projects._shares": "of a project that was found for the caller",
+    "projects._view": "of a project that was found for the caller",
+    "projects.known": "names alone, for the groups that a provider tells",
+    "revision.<module>": "one number",
+    "sessions._joined": "what visible_to narrows",
+    "sessions.asked": "the reconcile loop's",
+    "sessions.live": "the reconcile loop's",
+    "sessions.reread": "for a writer that holds the session",
+    "signins.by_cookie": "tells who calls",
+    "signins.take": "tells who calls",
+    "tokens.kept": "tells who calls",
+    "users._roles": "of a user who was found, or who calls",
+    "users._unix": "of a user who was found, or who calls",
+    "users._view": "of a user who was found for the caller",
+    "users.by_identity": "tells who calls",
+    "users.by_unix": "tells who calls",
+    "users.id_of": "whether a name is taken, for those who know it",
+    "users.person": "tells who calls",
+    "users.set_group_roles": "of the user who signs in",
+    "users.uid": "of the caller's own Unix user",
+}
+OTHER_TABLES = {"leases"}
+
+
+def test_tables_are_touched_in_the_store_only() -> None:
+    outside = [
+        relative(path)
+        for path in MODULES
+        if "store" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in TABLES
+    ]
+    assert outside == []
+
+
+def test_every_query_of_shared_rows_starts_from_the_caller() -> None:
+    """There is one way to ask for rows that are somebody's: `visible_to(caller)`, or `seen_by(caller)` in it."""
+    found = set()
+    for path in (ROOT / "gateway/store").glob("*.py"):
+        if path.stem not in OTHER_TABLES:
+            found |= {f"{path.stem}.{name}" for name in _unasked(ast.parse(path.read_text()))}
+    assert found - set(FOR_NOBODY) == set(), "start it from visible_to(caller), or say above why it need not"
+    assert set(FOR_NOBODY) - found == set(), "these are gone: take them off the list"
+
+
+def _unasked(tree: ast.Module) -> set[str]:
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    rest = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+    names = {function.name for function in functions if _selects(function) and not _starts_from_caller(function)}
+    return names | ({"<module>"} if any(_selects(node) for node in rest) else set())
+
+
+def _calls(node: ast.AST) -> set[str]:
+    return {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
+
+
+def _selects(node: ast.AST) -> bool:
+    return bool(_calls(node) & {"select", "_joined", "text"})
+
+
+def _starts_from_caller(function: ast.FunctionDef) -> bool:
+    return function.name == "visible_to" or bool(_calls(function) & {"visible_to", "seen_by"})
 
 
 @pytest.fixture(scope="module")

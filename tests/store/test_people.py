@@ -138,7 +138,8 @@ async def test_names_identities_and_unix_users_are_never_given_twice(database: D
 
 async def test_projects_are_known_to_their_members_and_to_operators(database: Database) -> None:
     project = Project(name="alpha", created_at=NOW, shares=(Share(cluster="c", account="research"),))
-    await database.write(lambda c: (users.add(c, user("ann")), projects.add(c, project)))
+    await database.write(users.add, user("ann"))
+    await database.write(projects.add, project)
     await database.write(projects.set_member, "alpha", user("ann").id, Member(user="ann", role=Role.MANAGER))
     ann = await database.read(users.person, user("ann").id)
     assert ann is not None

@@ -15,7 +15,9 @@ from gateway.model.api import (
     SessionView,
 )
 from gateway.model.image import Image
+from gateway.model.user import MeView
 from gateway.sdk import wire
+from gateway.sdk._async.people import AsyncProjects, AsyncTokens, AsyncUsers
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
 from gateway.sdk._async.transport import AsyncTransport
 from gateway.sdk.wire import SessionOptions
@@ -38,6 +40,9 @@ class AsyncSluice:
         self.recipes = AsyncRecipes(self._transport)
         self.clusters = AsyncClusters(self._transport)
         self.images = AsyncImages(self._transport)
+        self.tokens = AsyncTokens(self._transport)
+        self.projects = AsyncProjects(self._transport)
+        self.users = AsyncUsers(self._transport)
 
     @property
     def url(self) -> str:
@@ -50,6 +55,10 @@ class AsyncSluice:
     async def health(self) -> HealthView:
         """Whether the gateway can do its work; `degraded` also when it says so with a 503."""
         return wire.read(HealthView, await self._transport.send(wire.HEALTH))
+
+    async def me(self) -> MeView:
+        """Who the gateway takes you for."""
+        return wire.read(MeView, await self._transport.send(wire.get("/me")))
 
     async def alive(self) -> bool:
         """Whether something answers at the address, without a token and without trying again."""

@@ -16,7 +16,9 @@ from gateway.model.api import (
     SessionView,
 )
 from gateway.model.image import Image
+from gateway.model.user import MeView
 from gateway.sdk import wire
+from gateway.sdk._sync.people import Projects, Tokens, Users
 from gateway.sdk._sync.session import Session, follow_events, openai_client
 from gateway.sdk._sync.transport import Transport
 from gateway.sdk.wire import SessionOptions
@@ -39,6 +41,9 @@ class Sluice:
         self.recipes = Recipes(self._transport)
         self.clusters = Clusters(self._transport)
         self.images = Images(self._transport)
+        self.tokens = Tokens(self._transport)
+        self.projects = Projects(self._transport)
+        self.users = Users(self._transport)
 
     @property
     def url(self) -> str:
@@ -51,6 +56,10 @@ class Sluice:
     def health(self) -> HealthView:
         """Whether the gateway can do its work; `degraded` also when it says so with a 503."""
         return wire.read(HealthView, self._transport.send(wire.HEALTH))
+
+    def me(self) -> MeView:
+        """Who the gateway takes you for."""
+        return wire.read(MeView, self._transport.send(wire.get("/me")))
 
     def alive(self) -> bool:
         """Whether something answers at the address, without a token and without trying again."""

@@ -1,0 +1,96 @@
+"""Tokens, projects and users, as far as the caller may know of them."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.model.api import Page
+from gateway.model.principal import Role
+from gateway.model.project import MemberRequest, NewProject, ProjectRequest, ProjectState, ProjectView
+from gateway.model.token import NewTokenView, TokenRequest, TokenView
+from gateway.model.user import NewUser, UserRequest, UserState, UserView
+from gateway.sdk import wire
+from gateway.sdk._async.transport import AsyncTransport
+
+
+class AsyncTokens:
+    """Sluice's own tokens."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, request: TokenRequest) -> NewTokenView:
+        """The token with its text, which is shown this once."""
+        return wire.read(NewTokenView, await self._transport.send(wire.write("POST", "/tokens", request)))
+
+    async def list(self, *, revoked: bool = False) -> list[TokenView]:
+        """Yours, and those of the service accounts that you keep; newest first."""
+        call = wire.get("/tokens", revoked="true" if revoked else None)
+        return wire.read(Page[TokenView], await self._transport.send(call)).items
+
+    async def revoke(self, ref: str) -> TokenView:
+        """By id or name. When this returns nobody takes it any more. TokenNotFound."""
+        return wire.read(TokenView, await self._transport.send(wire.write("DELETE", f"/tokens/{wire.quoted(ref)}")))
+
+
+class AsyncProjects:
+    """Projects, their members and their Slurm accounts."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> Sequence[ProjectView]:
+        """Yours; operators see all."""
+        return wire.read(Page[ProjectView], await self._transport.send(wire.get("/projects"))).items
+
+    async def get(self, name: str) -> ProjectView:
+        """ProjectNotFound."""
+        return wire.read(ProjectView, await self._transport.send(wire.get(_project(name))))
+
+    async def create(self, request: NewProject) -> ProjectView:
+        return wire.read(ProjectView, await self._transport.send(wire.write("POST", "/projects", request)))
+
+    async def change(self, name: str, request: ProjectRequest) -> ProjectView:
+        return wire.read(ProjectView, await self._transport.send(wire.write("PATCH", _project(name), request)))
+
+    async def set_state(self, name: str, state: ProjectState) -> ProjectView:
+        """Archive a project, or make it active again."""
+        body: Mapping[str, str] = {"state": state}
+        call = wire.Call(method="PUT", path=f"{_project(name)}/state", body=body, repeatable=True)
+        return wire.read(ProjectView, await self._transport.send(call))
+
+    async def set_member(self, name: str, user: str, role: Role) -> ProjectView:
+        """Take somebody in, or give them another role."""
+        call = wire.write("PUT", f"{_project(name)}/members/{wire.quoted(user)}", MemberRequest(role=role))
+        return wire.read(ProjectView, await self._transport.send(call))
+
+    async def remove_member(self, name: str, user: str) -> ProjectView:
+        call = wire.write("DELETE", f"{_project(name)}/members/{wire.quoted(user)}")
+        return wire.read(ProjectView, await self._transport.send(call))
+
+
+class AsyncUsers:
+    """Who may come in, and as whom they run."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self, *, state: UserState | None = None) -> Sequence[UserView]:
+        """Those that you may know of."""
+        return wire.read(Page[UserView], await self._transport.send(wire.get("/users", state=state))).items
+
+    async def get(self, name: str) -> UserView:
+        """UserNotFound."""
+        return wire.read(UserView, await self._transport.send(wire.get(f"/users/{wire.quoted(name)}")))
+
+    async def create(self, request: NewUser) -> UserView:
+        return wire.read(UserView, await self._transport.send(wire.write("POST", "/users", request)))
+
+    async def change(self, name: str, request: UserRequest) -> UserView:
+        call = wire.write("PATCH", f"/users/{wire.quoted(name)}", request)
+        return wire.read(UserView, await self._transport.send(call))
+
+    async def remove(self, name: str) -> UserView:
+        return wire.read(UserView, await self._transport.send(wire.write("DELETE", f"/users/{wire.quoted(name)}")))
+
+
+def _project(name: str) -> str:
+    return f"/projects/{wire.quoted(name)}"
