@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from gateway.cluster import Cluster
 from tests.faults import audit
@@ -15,6 +16,7 @@ from tests.faults.clients import Clients, Plan, Told
 from tests.faults.fault import Fault, Size
 from tests.faults.stage import Stage, staged
 
+RESULTS = Path(".chaos")
 AHEAD = 6
 RECOVERS_WITHIN = 180.0
 QUIET_WITHIN = 120.0
@@ -72,6 +74,7 @@ async def play(fault: Fault, size: Size, cluster: Cluster, tell: Tell, *, seed: 
         recovery, slow = recoveries(clients.told, heals)
         problems = [*found, *slow]
         if problems:
+            stage.keep_logs(RESULTS / fault.name)
             problems.append(f"the servers' last words:\n{stage.log_ends()}")
     result = Result(
         name=fault.name,

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
@@ -17,9 +16,7 @@ from gateway.cluster import Cluster
 from tests.faults import report
 from tests.faults.fault import Fault
 from tests.faults.faults import FAULTS
-from tests.faults.harness import Result, broken, play
-
-RESULTS = Path(".chaos")
+from tests.faults.harness import RESULTS, Result, broken, play
 
 
 @click.command()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -133,7 +134,18 @@ class Stage:
         return self.folder / "offset"
 
     def log_ends(self, lines: int = 15) -> str:
-        return "\n".join(line[:400] for server in self.servers for line in server.log.read_text().splitlines()[-lines:])
+        """What the servers said last, beside one line for each request."""
+        found: list[str] = []
+        for server in self.servers:
+            said = [line for line in server.log.read_text().splitlines() if '"event": "request"' not in line]
+            found += [line[:400] for line in said[-lines:]]
+        return "\n".join(found)
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy the servers' logs, for who wants to know why."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for server in self.servers:
+            shutil.copy(server.log, folder)
 
 
 @asynccontextmanager
