@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-Way = Literal["runs", "fails", "stopped"]
+Way = Literal["runs", "fails", "stopped", "serves"]
 ASK_WITHIN = 15.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 LOOK_EVERY = 0.5
@@ -19,7 +19,10 @@ AGAIN = {429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Plan:
-    """What one client does with its session: how long its job runs and how it ends, when it is stopped, forgotten."""
+    """What one client does with its session: how long its job runs and how it ends, when it is stopped, forgotten.
+
+    One that `serves` is a model server, stopped when it is ready.
+    """
 
     way: Way
     seconds: float = 0.0
@@ -64,6 +67,8 @@ def drawn(chance: random.Random) -> Plan:
     """A plan by lot: most jobs are short, some are stopped at any moment of their life."""
     lot = chance.random()
     forget = chance.random() < 0.5
+    if lot < 0.05:
+        return Plan("serves", forget=forget)
     if lot < 0.45:
         return Plan("runs", forget=forget)
     if lot < 0.6:
@@ -134,37 +139,42 @@ class Clients:
     async def _session(self, told: Told) -> None:
         plan = told.plan
         answers = {"seconds": round(plan.seconds, 1), "code": 3 if plan.way == "fails" else 0}
+        wanted = {"recipe": "llama-cpp"} if plan.way == "serves" else {"recipe": "fault", "parameters": answers}
         told.asked_at = time.time()
-        made = await self._ask("POST", "/sessions", {"recipe": "fault", "parameters": answers}, key=told.key)
+        made = await self._ask("POST", "/sessions", wanted, key=told.key)
         if made.status_code != 201:
             told.wrong.append(f"asked for, and answered {made.status_code}: {made.text[:300]}")
             return
         told.hear(made.json())
-        if plan.way == "stopped":
+        if plan.way == "serves":
+            await self._until_ready(told)
+        if plan.way in {"stopped", "serves"} and told.ended_at is None:
             await asyncio.sleep(plan.stop_after)
             told.stop_asked = True
             stopped = await self._ask("POST", f"/sessions/{told.id}/stop")
             if stopped.status_code != 202:
                 told.wrong.append(f"stop answered {stopped.status_code}: {stopped.text[:300]}")
         while told.ended_at is None:
-            await asyncio.sleep(LOOK_EVERY)
-            if not await self._look(told):
-                return
-            if told.ended_at is None and time.time() > self.give_up_at:
-                raise TimeoutError(f"the session is still {told.phase} ({told.reason} {told.message})")
+            await self._look(told)
         if plan.forget:
             told.forgotten = True
             gone = await self._ask("DELETE", f"/sessions/{told.id}")
             if gone.status_code not in {204, 404}:
                 told.wrong.append(f"delete answered {gone.status_code}: {gone.text[:300]}")
 
-    async def _look(self, told: Told) -> bool:
+    async def _until_ready(self, told: Told) -> None:
+        while told.phase != "ready" and told.ended_at is None:
+            await self._look(told)
+
+    async def _look(self, told: Told) -> None:
+        """After a while. TimeoutError if there is no hope any more."""
+        await asyncio.sleep(LOOK_EVERY)
         answer = await self._ask("GET", f"/sessions/{told.id}")
-        if answer.status_code == 200:
-            told.hear(answer.json())
-            return True
-        told.wrong.append(f"accepted, and then answered {answer.status_code}: {answer.text[:300]}")
-        return False
+        if answer.status_code != 200:
+            raise TimeoutError(f"accepted, and then answered {answer.status_code}: {answer.text[:300]}")
+        told.hear(answer.json())
+        if told.ended_at is None and time.time() > self.give_up_at:
+            raise TimeoutError(f"the session is still {told.phase} ({told.reason} {told.message})")
 
     async def everything(self) -> list[dict[str, Any]]:
         """Every session that the gateway knows."""

@@ -27,8 +27,8 @@ READING = """\
 - *recovered*: seconds from the end of the fault (for `kill -9`: from the kill) until a session that was asked for after
   it had a job.
 - Clients repeat what was not answered, with the same `Idempotency-Key`, 0.1 to 2 s later. A third of the sessions are
-  stopped, at once or while they wait or run; half of all are deleted when they have ended. A server that ended is
-  started again after 0.2 s, as a service manager does it.
+  stopped, at once or while they wait or run, some are model servers that are stopped when they are ready; half of all
+  are deleted when they have ended. A server that ended is started again after 0.2 s, as a service manager does it.
 - The clock is stepped for the server alone, by libfaketime; those of Slurm, of the clients and of the audit stay right.
 """
 HEAD = (

@@ -199,8 +199,8 @@ def write_settings(stage: Stage, setting: Setting) -> Path:
 
 
 def ensure(config: Path, cluster: str) -> None:
-    """The image of the jobs, built where no earlier run left it."""
-    command = [sys.executable, "-m", "gateway.cli.main", "image", "build", "base", "--cluster", cluster]
+    """The images of the jobs, built where no earlier run left them: llama-cpp, and base, on which it is built."""
+    command = [sys.executable, "-m", "gateway.cli.main", "image", "build", "llama-cpp", "--cluster", cluster]
     done = subprocess.run(
         command, env={**os.environ, "SLUICE_CONFIG": str(config)}, capture_output=True, text=True, check=False
     )
