@@ -24,7 +24,7 @@ LONGEST_RETRY_AFTER = 60.0
 ERROR_EVENT = "error"
 """Type of the event that ends a stream: its data are problem details."""
 
-_AGAIN_STATUS = {429, 502, 503, 504}
+_AGAIN_STATUS = {429, 502, 503, 504, 507}
 _BY_CODE = {cls.code: cls for cls in errors.tree()}
 _BY_STATUS: dict[int, type[SluiceError]] = {
     400: errors.Invalid,

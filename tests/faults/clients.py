@@ -14,7 +14,7 @@ Way = Literal["runs", "fails", "stopped", "serves"]
 ASK_WITHIN = 15.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 LOOK_EVERY = 0.5
-AGAIN = {429, 500, 502, 503, 504}
+TOO_MANY, OUR_FAULT = 429, 500
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Clients:
             except httpx.TransportError as error:
                 why = repr(error)
             else:
-                if answer.status_code not in AGAIN:
+                if answer.status_code != TOO_MANY and answer.status_code < OUR_FAULT:
                     return answer
                 why = f"{answer.status_code} {answer.text[:200]}"
             if time.time() > self.give_up_at:
