@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +14,51 @@ from gateway.store.database import Database
 from tests.postgresql import TEMPLATE, Server, serving
 
 
-@pytest.fixture(scope="session")
-def slurm_cluster() -> Iterator[Cluster]:
-    """A real Slurm cluster of this run's own; or the running one that SLUICE_TEST_CLUSTER names, left as it is."""
+_BUILD = "from gateway.cluster import rootfs; rootfs.ensure('sid'); rootfs.ensure('trixie')"
+_OLDER_RUNS = os.environ.get("SLUICE_TEST_OLDER_CLUSTER")
+_builder: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The file system of the older Slurm takes a minute to build: beside the tests that do not need it yet."""
+    older = any(item.get_closest_marker("older") for item in session.items)
+    if older and os.geteuid() == 0 and not session.config.getoption("collectonly") and not _OLDER_RUNS:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        _builder.append(subprocess.Popen(["nice", sys.executable, "-c", _BUILD], **quiet))
+
+
+def pytest_sessionfinish() -> None:
+    for builder in _builder:
+        builder.terminate()
+        builder.wait()
+
+
+def _cluster(name: str, running: str | None, release: str) -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("a real Slurm cluster needs root")
-    if name := os.environ.get("SLUICE_TEST_CLUSTER"):
-        yield Cluster.load(name)
+    if running:
+        yield Cluster.load(running)
         return
     for old in all_names():  # of a run that was killed
-        if re.fullmatch(r"t\d+", old) and not Path(f"/proc/{old[1:]}").exists():
+        if (found := re.fullmatch(r"t(\d+)[a-z]?", old)) and not Path(f"/proc/{found[1]}").exists():
             end(old)
-    cluster = Cluster.up(f"t{os.getpid()}")
+    cluster = Cluster.up(name, release=release)
     try:
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """A real Slurm cluster of this run's own; or the running one that SLUICE_TEST_CLUSTER names, left as it is."""
+    yield from _cluster(f"t{os.getpid()}", os.environ.get("SLUICE_TEST_CLUSTER"), "sid")
+
+
+@pytest.fixture(scope="session")
+def older_cluster() -> Iterator[Cluster]:
+    """The same with Slurm 24.11; or the running one that SLUICE_TEST_OLDER_CLUSTER names."""
+    yield from _cluster(f"t{os.getpid()}o", _OLDER_RUNS, "trixie")
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,7 @@ class FakeSlurm:
         self._max_submit = max_submit
         self._min_job_age = timedelta(seconds=min_job_age)
         self._jobs: dict[int, _Job] = {}
+        self._past_lives: list[_Job] = []  # of numbers that were given again
         self._ids = itertools.count(1)
 
     # The port
@@ -126,6 +127,8 @@ class FakeSlurm:
             time_limit=script.options.time_limit or self._partitions[self._partition(script)],
             comment=script.options.comment,
         )
+        if job_id in self._jobs:
+            self._past_lives.append(self._jobs.pop(job_id))
         self._jobs[job_id] = _Job(script, user, seen, gres.counts(script.options.gres or ""))
         self._advance()
         if self.faults.lose_answers > 0:
@@ -150,7 +153,7 @@ class FakeSlurm:
 
     async def find(self, name: str, user: str) -> SeenJob | None:
         await self._answer("find")
-        mine = [job for job in self._jobs.values() if job.seen.name == name and job.user == user]
+        mine = [job for job in self._all() if job.seen.name == name and job.user == user]
         if queued := [job for job in mine if job.in_queue]:
             return self._shown(max(queued, key=lambda job: job.seen.job_id))
         self._ask_accounting()
@@ -308,6 +311,12 @@ class FakeSlurm:
         self.purge(job_id)
         self._jobs[job_id].in_accounting = False
 
+    def begin_numbers_again(self) -> None:
+        """slurmctld has lost its state: the queue is empty, and the next job is number 1 again."""
+        for job_id in self._jobs:
+            self.purge(job_id)
+        self._ids = itertools.count(1)
+
     def node_down(self, name: str, *, down: bool = True) -> None:
         """A node dies (its jobs end NODE_FAIL, or are requeued if they may be), or comes back."""
         host = next(host for host in self._hosts if host.name == name)
@@ -321,9 +330,7 @@ class FakeSlurm:
 
     def submitted(self, name: str | None = None) -> list[tuple[JobScript, str, SeenJob]]:
         """Every job ever taken (of that name): its script, its user and how it is now."""
-        return [
-            (job.script, job.user, job.seen) for job in self._jobs.values() if name is None or job.seen.name == name
-        ]
+        return [(job.script, job.user, job.seen) for job in self._all() if name is None or job.seen.name == name]
 
     # How it works
 
@@ -339,6 +346,9 @@ class FakeSlurm:
     def _ask_accounting(self) -> None:
         if self.faults.accounting_down:
             raise SchedulerUnavailable("slurmdbd does not respond")
+
+    def _all(self) -> list[_Job]:
+        return [*self._past_lives, *self._jobs.values()]
 
     def _partition(self, script: JobScript) -> str:
         return script.options.partition or next(iter(self._partitions))

@@ -1,5 +1,6 @@
 """slurmrestd's JSON ⇄ our values, v0.0.41 to v0.0.45; also reads `scontrol --json`. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ _CLOSED: Final = frozenset(
         "UNKNOWN",
     }
 )
+
+_OWN_NUMBER: Final = re.compile(r"(\d+)(?:[_+]\d+)?")
 
 Json = Mapping[str, Any]
 
@@ -86,12 +89,15 @@ def _set(number: int) -> dict[str, Any]:
 
 
 def job_states(body: Json) -> dict[int, tuple[str, ...]]:
-    """GET /jobs/state/: state words by job id; tasks of arrays (`5_0`), which are not ours, are left out."""
+    """GET /jobs/state/: state words by job number.
+
+    A task of an array is `59_5`, a component of a heterogeneous job `57+1`: the number before the sign is its own.
+    The tasks that have not started (`55_6`, `55_7`) share the array's.
+    """
     found: dict[int, tuple[str, ...]] = {}
     for row in body.get("jobs") or ():
-        text = str(row.get("job_id", ""))
-        if text.isdecimal():
-            found[int(text)] = tuple(str(word) for word in row.get("state") or ())
+        if number := _OWN_NUMBER.fullmatch(str(row.get("job_id", ""))):
+            found.setdefault(int(number[1]), tuple(str(word) for word in row.get("state") or ()))
     return found
 
 

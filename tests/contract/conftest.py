@@ -1,25 +1,31 @@
-"""The back ends that one suite holds to one contract: the fake, slurmrestd, the commands over ssh and in a shell."""
+"""The back ends that one suite holds to one contract, as `matrix.py` lists them, and what their tests share."""
 
 import asyncio
+import os
 import re
 import shlex
 import time
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 
 from gateway.cluster import Cluster
 from gateway.core.ports import CommandResult, LineHandler, Scheduler
+from gateway.errors import SchedulerUnavailable
 from gateway.model.job import JobOptions, JobScript, SeenJob
 from gateway.settings import ClusterSettings
 from gateway.slurm import Backend, connect
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.fake import FakeSlurm, Run
+from gateway.slurm.places import WithPlaces
 from gateway.slurm.transport import LocalShell
+from tests.contract import matrix
+from tests.contract.matrix import FAKE, NEWEST, OLDER, WAYS, Way
 
 T = TypeVar("T")
 
@@ -55,6 +61,7 @@ class Case:
     scheduler: Scheduler
     cluster: Cluster | None
     run: str
+    another: Callable[[], Scheduler]
     owner: str = OWNER
     other: str = OTHER
     submitted: list[int] = field(default_factory=list)
@@ -85,6 +92,28 @@ class Case:
     async def look(self, job_id: int) -> SeenJob:
         return (await self.scheduler.look([job_id]))[job_id]
 
+    async def told(self, scheduler: Scheduler, job_id: int) -> SeenJob | None:
+        """What it says of the job now; None also while Slurm is not there."""
+        try:
+            return (await scheduler.look([job_id])).get(job_id)
+        except SchedulerUnavailable:
+            return None
+
+    async def until_accounted(self, job_id: int) -> None:
+        """Accounting has heard of the job's end."""
+        if self.cluster is not None:
+            sacct = ["sacct", "-nPX", "-j", str(job_id), "-o", "state,end"]
+            login = OnLogin(self.cluster)
+
+            async def ask() -> str:
+                return (await login.run(sacct, user=self.owner)).stdout
+
+            await until(ask, lambda said: bool(said.strip()) and "Unknown" not in said)
+
+    @staticmethod
+    async def wait(look: Callable[[], Awaitable[T]], reached: Callable[[T], bool], seconds: float = 60) -> T:
+        return await until(look, reached, seconds)
+
     async def until(self, job_id: int, reached: Callable[[SeenJob], bool], seconds: float = 60) -> SeenJob:
         """Look until the job is as wanted."""
         return await until(lambda: self.look(job_id), reached, seconds)
@@ -112,25 +141,105 @@ def runs(script: JobScript) -> Run:
     return Run(float(sleep[1]) if sleep else 0.0, int(leave[1]) if leave else 0)
 
 
-REAL = [pytest.param(kind, marks=pytest.mark.cluster) for kind in ("rest", "cli-ssh", "cli-local")]
+def _cli_local(cluster: Cluster) -> Scheduler:
+    shell = OnLogin(cluster)
+    return WithPlaces(CliScheduler(shell, cluster="login", viewer=OWNER), shell, viewer=OWNER)
 
 
-@pytest.fixture(params=["fake", *REAL])
-async def case(request: pytest.FixtureRequest, run: str) -> AsyncIterator[Case]:
-    kind: str = request.param
-    cluster: Cluster | None = None
-    scheduler: Scheduler
-    if kind == "fake":
-        scheduler = FakeSlurm(automatic=True, runs=runs)
-    else:
-        cluster = request.getfixturevalue("slurm_cluster")
-        assert cluster is not None
-        if kind == "cli-local":
-            scheduler = CliScheduler(OnLogin(cluster), cluster="login", viewer=OWNER)
+# How each back end is made; the one in memory apart.
+MAKERS: dict[str, Callable[[Cluster], Scheduler]] = {
+    "rest": lambda cluster: connect(settings(cluster, backend="rest"), name="test").scheduler,
+    "cli-ssh": lambda cluster: connect(settings(cluster, backend="cli"), name="test").scheduler,
+    "cli-local": _cli_local,
+}
+
+# Which cluster: one of the tests' own, or the one that all share.
+_FIXTURES = {
+    (False, NEWEST): "slurm_cluster",
+    (False, OLDER): "older_cluster",
+    (True, NEWEST): "own_cluster",
+    (True, OLDER): "own_older_cluster",
+}
+
+_not_applicable: list[tuple[str, Way, str]] = []
+_asked: list[str] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        ways = [pytest.param(way, id=str(way), marks=_marks(way)) for way in WAYS]
+        metafunc.parametrize("case", ways, indirect=True)
+
+
+def _marks(way: Way) -> list[pytest.MarkDecorator]:
+    if way == FAKE:
+        return []
+    return [pytest.mark.cluster, *([pytest.mark.older] if way.release == OLDER else [])]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What cannot be asked is not asked, and is told at the end."""
+    kept, out = [], []
+    for item in items:
+        way = item.callspec.params.get("case") if isinstance(item, pytest.Function) and "case" in item.fixturenames else None
+        reason = matrix.why_not(item.originalname, way) if isinstance(way, Way) else None
+        if reason is not None:
+            _not_applicable.append((item.originalname, way, reason))
+            out.append(item)
         else:
-            backend = "rest" if kind == "rest" else "cli"
-            scheduler = connect(settings(cluster, backend=backend), name="test").scheduler
-    case = Case(scheduler, cluster, f"{run}{kind.replace('-', '')}")
+            kept.append(item)
+            if isinstance(way, Way):
+                _asked.append(item.nodeid)
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    asked = set(_asked)
+    passed = sum(report.nodeid in asked for report in terminalreporter.stats.get("passed", ()))
+    if not passed:
+        return
+    terminalreporter.section("contract")
+    terminalreporter.line(f"contract: {passed} cases, {len(_not_applicable)} not applicable")
+    for name, way, reason in _not_applicable:
+        terminalreporter.line(f"not applicable: {name} [{way}]: {reason}")
+
+
+def _own(name: str, release: str) -> Iterator[Cluster]:
+    if os.geteuid() != 0:
+        pytest.skip("a real Slurm cluster needs root")
+    cluster = Cluster.up(f"t{os.getpid()}{name}", release=release)
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """A cluster that one module may break."""
+    yield from _own("p", "sid")
+
+
+@pytest.fixture(scope="module")
+def own_older_cluster() -> Iterator[Cluster]:
+    yield from _own("q", "trixie")
+
+
+@pytest.fixture
+async def case(request: pytest.FixtureRequest, run: str) -> AsyncIterator[Case]:
+    way: Way = request.param
+    cluster: Cluster | None = None
+    if way == FAKE:
+        scheduler: Scheduler = FakeSlurm(automatic=True, runs=runs)
+        another: Callable[[], Scheduler] = lambda: scheduler  # noqa: E731
+    else:
+        own = request.node.get_closest_marker("own_cluster") is not None
+        cluster = request.getfixturevalue(_FIXTURES[own, way.release])
+        another = partial(MAKERS[way.backend], cluster)
+        scheduler = another()
+    case = Case(scheduler, cluster, f"{run}{re.sub(r'[^a-z0-9]', '', str(way))}", another)
     try:
         yield case
     finally:

@@ -70,9 +70,12 @@ async def test_a_job_that_is_terminated_ends_itself_in_good_order(case: Any) -> 
 
 
 async def test_a_pending_job_says_why_and_is_cancelled(case: Any) -> None:
-    job_id = await case.submit(case.script("sleep 300", nodes=3, tasks=3))
-    seen = await case.until(job_id, lambda job: bool(job.reason))
-    assert (seen.state, seen.nodes, seen.start_time) == (JobState.PENDING, "", None)
+    first = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
+    await case.until(first, lambda job: job.state is JobState.RUNNING)
+    job_id = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
+    seen = await case.until(job_id, lambda job: job.reason not in {"", "None"})
+    assert (seen.state, seen.nodes, seen.exit_code) == (JobState.PENDING, "", None)
+    assert seen.reason.partition(":")[0] in {"Resources", "Priority"}
     await case.scheduler.cancel(job_id, case.owner)
     ended = await case.until(job_id, lambda job: job.state.ended)
     assert ended.state is JobState.CANCELLED
@@ -192,7 +195,6 @@ async def test_what_the_cluster_has_and_what_is_in_use(case: Any) -> None:
     partitions = {partition.name: partition for partition in inventory.partitions}
     assert {"cpu", "gpu", "debug"} <= set(partitions)
     assert partitions["cpu"].up
-    assert partitions["cpu"].default
     assert partitions["debug"].max_time == 30
     assert partitions["gpu"].total_nodes == len(inventory.nodes)
     node = next(node for node in inventory.nodes if node.name == running.nodes)
@@ -202,6 +204,22 @@ async def test_what_the_cluster_has_and_what_is_in_use(case: Any) -> None:
     assert node.memory_used >= 50
     a100 = next(gpus for gpus in node.gpus if (gpus.name, gpus.type) == ("gpu", "a100"))
     assert (a100.total, 1 <= a100.used <= 4) == (4, True)
+
+
+async def test_the_default_partition_is_told(case: Any) -> None:
+    inventory = await case.scheduler.inventory()
+    assert [partition.name for partition in inventory.partitions if partition.default] == ["cpu"]
+
+
+async def test_waiting_jobs_stand_in_line(case: Any) -> None:
+    first = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
+    await case.until(first, lambda job: job.state is JobState.RUNNING)
+    waiting = [await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True)) for _ in range(2)]
+    fresh = case.another()  # where jobs stand is asked every 15 s only
+    seen = await fresh.look(waiting)
+    assert [seen[job_id].position for job_id in waiting] == [1, 2]
+    if fresh is not case.scheduler:
+        await fresh.close()
 
 
 async def test_it_says_who_it_is(case: Any) -> None:
