@@ -13,7 +13,6 @@ from gateway.cluster import Cluster, all_names, end
 from gateway.store.database import Database
 from tests.postgresql import TEMPLATE, Server, serving
 
-
 _BUILD = "from gateway.cluster import rootfs; rootfs.ensure('sid'); rootfs.ensure('trixie')"
 _OLDER_RUNS = os.environ.get("SLUICE_TEST_OLDER_CLUSTER")
 _builder: list[subprocess.Popen[bytes]] = []
@@ -23,8 +22,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """The file system of the older Slurm takes a minute to build: beside the tests that do not need it yet."""
     older = any(item.get_closest_marker("older") for item in session.items)
     if older and os.geteuid() == 0 and not session.config.getoption("collectonly") and not _OLDER_RUNS:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        _builder.append(subprocess.Popen(["nice", sys.executable, "-c", _BUILD], **quiet))
+        build, null = ["nice", sys.executable, "-c", _BUILD], subprocess.DEVNULL
+        _builder.append(subprocess.Popen(build, stdout=null, stderr=null))
 
 
 def pytest_sessionfinish() -> None:

@@ -68,6 +68,31 @@ class JobOptions(BaseModel):
     output: str = "/dev/null"
     working_directory: str = "/"
 
+    def arguments(self) -> tuple[tuple[str, str | None], ...]:
+        """`sbatch`'s long options by name, for `#SBATCH` lines and a command line; None: it takes no value."""
+        valued = {
+            "job-name": self.name,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "time": self.time_limit,
+            "nodes": self.nodes,
+            "ntasks": self.tasks,
+            "ntasks-per-node": self.tasks_per_node,
+            "cpus-per-task": self.cpus_per_task,
+            "mem": None if self.memory is None else f"{self.memory}M",
+            "gres": self.gres,
+            "constraint": self.constraint,
+            "comment": self.comment,
+            "extra": self.extra,
+            "chdir": self.working_directory,
+            "output": self.output,
+        }
+        told: list[tuple[str, str | None]] = [(n, str(value)) for n, value in valued.items() if value not in {None, ""}]
+        if self.exclusive:
+            told.append(("exclusive", None))
+        return (*told, ("requeue" if self.requeue else "no-requeue", None))
+
 
 class JobScript(BaseModel):
     """One job, ready to be sent: the same value is shown by a dry run and given to Slurm."""

@@ -81,26 +81,7 @@ def job_options(resources: Resources, target: JobTarget, *, requeue: bool = Fals
 
 def directives(options: JobOptions) -> list[str]:
     """The options as `sbatch` takes them. Invalid if a value could be read as anything but one value."""
-    valued = {
-        "job-name": options.name,
-        "partition": options.partition,
-        "account": options.account,
-        "qos": options.qos,
-        "time": options.time_limit,
-        "nodes": options.nodes,
-        "ntasks": options.tasks,
-        "ntasks-per-node": options.tasks_per_node,
-        "cpus-per-task": options.cpus_per_task,
-        "mem": None if options.memory is None else f"{options.memory}M",
-        "gres": options.gres,
-        "constraint": options.constraint,
-        "chdir": options.working_directory,
-        "output": options.output,
-    }
-    lines = [f"--{name}={_word(name, value)}" for name, value in valued.items() if value is not None]
-    if options.exclusive:
-        lines.append("--exclusive")
-    return [*lines, "--requeue" if options.requeue else "--no-requeue"]
+    return [f"--{name}" if value is None else f"--{name}={_word(name, value)}" for name, value in options.arguments()]
 
 
 def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
@@ -144,8 +125,7 @@ def session_directory(target: JobTarget) -> str:
     return f"{target.session_root.removeprefix('~/').rstrip('/')}/{target.session_id}"
 
 
-def _word(name: str, value: str | int) -> str:
-    text = str(value)
+def _word(name: str, text: str) -> str:
     if not _WORD.fullmatch(text):
         raise Invalid(f"--{name}={text!r} cannot be given to Slurm", hint="Letters, digits and . , @ + : - _ only.")
     return text

@@ -15,7 +15,7 @@ from gateway.core.ports import Clock, CommandResult, SchedulerInfo, Shell
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown, Unavailable
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, SeenJob, is_ours
-from gateway.slurm import commands, states
+from gateway.slurm import commands, sinfo, states
 from gateway.slurm.commands import Command, Unreadable
 from gateway.slurm.left import WINDOW, Left
 from gateway.slurm.memory import Memory, left_queue
@@ -168,12 +168,13 @@ class CliScheduler:
             raise after_question(problem, f"cancel job {job_id} of {user}")
 
     async def inventory(self) -> Inventory:
-        partitions = await self._ask(commands.scontrol_show("partitions"), "list its partitions")
-        nodes = await self._ask(commands.scontrol_show("nodes"), "list its nodes")
+        mark = self._mark()
+        partitions = await self._ask(sinfo.partitions(mark), "list its partitions")
+        nodes = await self._ask(sinfo.nodes(mark), "list its nodes")
         try:
-            return commands.parse_inventory(partitions.stdout, nodes.stdout)
+            return sinfo.parse_inventory(partitions.stdout, nodes.stdout, mark)
         except Unreadable as error:
-            raise SchedulerUnavailable(f"scontrol printed what we cannot read: {error}") from error
+            raise SchedulerUnavailable(f"sinfo printed what we cannot read: {error}") from error
 
     async def info(self) -> SchedulerInfo:
         config = commands.parse_config((await self._ask(commands.scontrol_config(), "show its configuration")).stdout)

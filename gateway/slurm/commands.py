@@ -5,16 +5,14 @@ owner's to choose, may hold any separator and even line breaks, and must not be 
 `-O`/`--format` because `--json` prints 8 kB a job (81 MB at 10,000 jobs, where the fields below take 0.2 s).
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from gateway.model.doctor import Association
-from gateway.model.inventory import Inventory
-from gateway.model.job import JobOptions, JobScript, SeenJob
+from gateway.model.job import JobScript, SeenJob
 from gateway.slurm import rest_parse, states, times
 
 # The program is found on the login PATH, then starts in an environment of ours: what the user's profile sets
@@ -87,7 +85,7 @@ def programs(argv: Sequence[str]) -> tuple[str, int]:
     return name, len(arguments) - 1 if _EACH in "".join(argv[2:3]) else 1
 
 
-def _command(program: str, *arguments: str) -> Command:
+def command(program: str, *arguments: str) -> Command:
     return Command(("sh", "-c", f"{_FIND}{_CLEAN}{_ASKING}{_START}", "sh", program, *arguments))
 
 
@@ -100,37 +98,9 @@ def sbatch(script: JobScript) -> Command:
     text = script.text.encode()
     whole = _WHOLE.replace("LENGTH", str(len(text)))
     start = f"{_FIND}{whole}{_CLEAN}{_START}"
-    options = ("--parsable", "--export=ALL", *_options(script.options))
+    told = (f"--{name}" if value is None else f"--{name}={value}" for name, value in script.options.arguments())
+    options = ("--parsable", "--export=ALL", *told)
     return Command(("sh", "-c", start, "sh", "sbatch", *options), text)
-
-
-def _options(options: JobOptions) -> Iterable[str]:
-    yield f"--job-name={options.name}"
-    yield f"--nodes={options.nodes}"
-    yield f"--ntasks={options.tasks}"
-    yield f"--cpus-per-task={options.cpus_per_task}"
-    yield f"--output={options.output}"
-    yield f"--chdir={options.working_directory}"
-    yield "--requeue" if options.requeue else "--no-requeue"
-    if options.tasks_per_node is not None:
-        yield f"--ntasks-per-node={options.tasks_per_node}"
-    if options.time_limit is not None:
-        yield f"--time={options.time_limit}"
-    if options.memory is not None:
-        yield f"--mem={options.memory}M"
-    for name, value in (
-        ("partition", options.partition),
-        ("account", options.account),
-        ("qos", options.qos),
-        ("constraint", options.constraint),
-        ("gres", options.gres),
-        ("comment", options.comment),
-        ("extra", options.extra),
-    ):
-        if value:
-            yield f"--{name}={value}"
-    if options.exclusive:
-        yield "--exclusive"
 
 
 def parse_sbatch(stdout: str) -> int | None:
@@ -146,7 +116,7 @@ def squeue_states(job_ids: Sequence[int]) -> Command:
 
     Slurm 24.05 and later; it may stand with no other option than these.
     """
-    return _command(
+    return command(
         "squeue",
         "--noheader",
         "--only-job-state",
@@ -173,7 +143,7 @@ def squeue(job_ids: Sequence[int], mark: str) -> Command:
 
     For several jobs squeue fetches the whole queue and picks them (0.1 s and 25 ms of slurmctld at 10,000 jobs).
     """
-    return _command("squeue", *_ANY_STATE, f"--jobs={','.join(map(str, job_ids))}", f"--Format={_marked(mark)}")
+    return command("squeue", *_ANY_STATE, f"--jobs={','.join(map(str, job_ids))}", f"--Format={_marked(mark)}")
 
 
 def squeue_each(job_ids: Sequence[int], mark: str) -> Command:
@@ -185,12 +155,12 @@ def squeue_each(job_ids: Sequence[int], mark: str) -> Command:
 
 def squeue_named(name: str, user: str, mark: str) -> Command:
     """The user's jobs of this name that the queue still has."""
-    return _command("squeue", *_ANY_STATE, f"--name={name}", f"--user={user}", f"--Format={_marked(mark)}")
+    return command("squeue", *_ANY_STATE, f"--name={name}", f"--user={user}", f"--Format={_marked(mark)}")
 
 
 def squeue_live(users: Collection[str], mark: str) -> Command:
     """The live jobs of these users. One that is not known there is left out."""
-    return _command(
+    return command(
         "squeue",
         "--noheader",
         "--all",
@@ -205,18 +175,18 @@ def _marked(mark: str) -> str:
 
 
 def parse_squeue(stdout: str, mark: str) -> list[SeenJob]:
-    return [_seen(row) for row in _rows(stdout, mark, len(_SQUEUE_FIELDS))]
+    return [_seen(row) for row in rows(stdout, mark, len(_SQUEUE_FIELDS))]
 
 
 def sacct(job_ids: Sequence[int], days: int, mark: str) -> Command:
     """These jobs, each in its newest life, if they lived in the last days; unknown ids are left out."""
     ids = f"--jobs={','.join(map(str, job_ids))}"
-    return _command("sacct", *_sacct_form(mark), ids, f"--starttime=now-{days}days")
+    return command("sacct", *_sacct_form(mark), ids, f"--starttime=now-{days}days")
 
 
 def sacct_named(name: str, user: str, days: int, mark: str) -> Command:
     """The user's jobs of this name of the last days, without those that never became eligible."""
-    return _command("sacct", *_sacct_form(mark), f"--name={name}", f"--user={user}", f"--starttime=now-{days}days")
+    return command("sacct", *_sacct_form(mark), f"--name={name}", f"--user={user}", f"--starttime=now-{days}days")
 
 
 def _sacct_form(mark: str) -> tuple[str, ...]:
@@ -231,31 +201,22 @@ def _sacct_form(mark: str) -> tuple[str, ...]:
 
 
 def parse_sacct(stdout: str, mark: str) -> list[SeenJob]:
-    return [_seen(row) for row in _rows(stdout, mark, len(_SACCT_FIELDS))]
+    return [_seen(row) for row in rows(stdout, mark, len(_SACCT_FIELDS))]
 
 
 def scancel(job_id: int) -> Command:
     """End a job; without a signal, so that it ends CANCELLED and not FAILED."""
-    return _command("scancel", str(job_id))
+    return command("scancel", str(job_id))
 
 
 def scancel_batch(job_id: int) -> Command:
     """SIGTERM to the batch script alone: what it runs keeps its container's file system until it is told to end."""
-    return _command("scancel", "--batch", "--signal=TERM", str(job_id))
-
-
-def scontrol_show(what: str) -> Command:
-    """`partitions` or `nodes`, all of them, as JSON: the same as slurmrestd gives."""
-    return _command("scontrol", "show", what, "--all", "--json")
-
-
-def parse_inventory(partitions: str, nodes: str) -> Inventory:
-    return rest_parse.inventory(_json(partitions), _json(nodes))
+    return command("scancel", "--batch", "--signal=TERM", str(job_id))
 
 
 def scontrol_config() -> Command:
     """The controller's configuration; fails if the controller does not answer."""
-    return _command("scontrol", "show", "config")
+    return command("scontrol", "show", "config")
 
 
 def parse_config(stdout: str) -> dict[str, str]:
@@ -264,7 +225,8 @@ def parse_config(stdout: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _rows(stdout: str, mark: str, width: int) -> Iterable[list[str]]:
+def rows(stdout: str, mark: str, width: int) -> Iterable[list[str]]:
+    """Rows of so many fields, each field ended by the mark. Unreadable."""
     *fields, rest = stdout.split(mark)
     if rest.strip() or len(fields) % width:
         raise Unreadable(f"{len(fields)} fields in rows of {width}, then {rest.strip()[:80]!r}")
@@ -286,11 +248,11 @@ def _seen(row: Sequence[str]) -> SeenJob:
         user=user,
         state=state,
         flags=flags,
-        reason=_text(reason),
-        nodes=_text(nodes),
+        reason=text(reason),
+        nodes=text(nodes),
         exit_code=exit_code,
         signal=signal,
-        comment=_text(comment),
+        comment=text(comment),
         restarts=times.number(restarts) or 0,
         submit_time=times.moment(submitted),
         start_time=times.moment(started),
@@ -307,23 +269,14 @@ def _exit(text: str) -> tuple[int | None, int | None]:
     return (None, int(found[2])) if int(found[2]) else (int(found[1]), None)
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """Empty where Slurm prints one of its words for nothing."""
     return "" if value in _EMPTY else value
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Unreadable(f"not JSON: {text[:80]!r}") from error
-    if not isinstance(found, dict):
-        raise Unreadable(f"not a JSON object: {text[:80]!r}")
-    return found
 
 
 def pending() -> Command:
     """Every pending job's id, partitions and reason, those that come first first: 28 bytes a job."""
-    return _command("squeue", "--noheader", "--all", "--states=PENDING", "--sort=-p,i", "--format=%A %P %r")
+    return command("squeue", "--noheader", "--all", "--states=PENDING", "--sort=-p,i", "--format=%A %P %r")
 
 
 @dataclass(frozen=True)
@@ -353,7 +306,7 @@ def parse_pending(stdout: str) -> dict[int, Place]:
 def associations(user: str) -> Command:
     """What accounting lets the user run with, on all clusters of the database."""
     form = "format=Cluster,Account,Partition,QOS"
-    return _command("sacctmgr", "--noheader", "--parsable2", "--readonly", "show", "associations", f"user={user}", form)
+    return command("sacctmgr", "--noheader", "--parsable2", "--readonly", "show", "associations", f"user={user}", form)
 
 
 def parse_associations(stdout: str) -> list[Association]:
@@ -370,7 +323,7 @@ def parse_associations(stdout: str) -> list[Association]:
 
 def clock() -> Command:
     """The time there, in epoch seconds."""
-    return _command("date", "+%s.%N")
+    return command("date", "+%s.%N")
 
 
 def parse_clock(stdout: str) -> datetime:

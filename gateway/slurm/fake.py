@@ -312,7 +312,7 @@ class FakeSlurm:
         self._jobs[job_id].in_accounting = False
 
     def begin_numbers_again(self) -> None:
-        """slurmctld has lost its state: the queue is empty, and the next job is number 1 again."""
+        """As if slurmctld had lost its state: the queue is empty, and the next job is number 1 again."""
         for job_id in self._jobs:
             self.purge(job_id)
         self._ids = itertools.count(1)

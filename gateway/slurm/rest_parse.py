@@ -1,4 +1,4 @@
-"""slurmrestd's JSON ⇄ our values, v0.0.41 to v0.0.45; also reads `scontrol --json`. Pure."""
+"""slurmrestd's JSON ⇄ our values, v0.0.41 to v0.0.45. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -169,7 +169,7 @@ def _reason(word: Any, description: Any) -> str:
 
 
 def inventory(partitions: Json, nodes: Json) -> Inventory:
-    """GET /partitions/ and /nodes/ (or the same from `scontrol show … --json`)."""
+    """GET /partitions/ and /nodes/."""
     return Inventory(
         partitions=tuple(_partition(row) for row in partitions.get("partitions") or ()),
         nodes=tuple(_node(row) for row in nodes.get("nodes") or ()),

@@ -179,17 +179,21 @@ def _marks(way: Way) -> list[pytest.MarkDecorator]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What cannot be asked is not asked, and is told at the end."""
-    kept, out = [], []
+    kept: list[pytest.Item] = []
+    out: list[pytest.Item] = []
     for item in items:
-        way = item.callspec.params.get("case") if isinstance(item, pytest.Function) and "case" in item.fixturenames else None
-        reason = matrix.why_not(item.originalname, way) if isinstance(way, Way) else None
-        if reason is not None:
+        if not isinstance(item, pytest.Function):
+            kept.append(item)
+            continue
+        way = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        if not isinstance(way, Way):
+            kept.append(item)
+        elif reason := matrix.why_not(item.originalname, way):
             _not_applicable.append((item.originalname, way, reason))
             out.append(item)
         else:
+            _asked.append(item.nodeid)
             kept.append(item)
-            if isinstance(way, Way):
-                _asked.append(item.nodeid)
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = kept
@@ -204,6 +208,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.line(f"contract: {passed} cases, {len(_not_applicable)} not applicable")
     for name, way, reason in _not_applicable:
         terminalreporter.line(f"not applicable: {name} [{way}]: {reason}")
+
+
+@pytest.fixture(params=["slurm_cluster", pytest.param("older_cluster", marks=pytest.mark.older)], ids=[NEWEST, OLDER])
+def either_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The shared cluster of each release, one after the other."""
+    cluster: Cluster = request.getfixturevalue(request.param)
+    return cluster
 
 
 def _own(name: str, release: str) -> Iterator[Cluster]:

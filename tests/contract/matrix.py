@@ -1,4 +1,4 @@
-"""The contract as a table: back end × Slurm's release × case, and what cannot be asked of whom, each with its reason."""
+"""The contract as a table of back end, Slurm's release and case; and what cannot be asked of whom, with the reason."""
 
 import importlib
 import inspect

@@ -8,9 +8,10 @@ PAGE = Path(__file__).parents[2] / "docs/reference/contract.md"
 
 _HEAD = """# What every way to Slurm does
 
-Generated from the tests by `python -m tests.contract.page`; do not edit. One suite, `tests/contract`, asks the same of every back
-end before every release of Slurm that it is tried with: ✓ must pass in `make test`; a number says why it is not asked there.
-`fake` is the Slurm in memory that fast tests use; `cli-local` runs Slurm's commands on the login node, `cli-ssh` over ssh.
+Generated from the tests by `python -m tests.contract.page`; do not edit. One suite, `tests/contract`, asks the same
+of every back end before every release of Slurm that it is tried with: ✓ must pass in `make test`; a number says why it
+is not asked there. `fake` is the Slurm in memory that fast tests use; `cli-local` runs Slurm's commands on the login
+node itself, `cli-ssh` over ssh.
 """
 
 

@@ -79,26 +79,26 @@ class Relay:
 
 
 @pytest.fixture
-async def relay(slurm_cluster: Cluster) -> AsyncIterator[Relay]:
-    relay = Relay(slurm_cluster.addresses["ctl"], 6820)
+async def relay(either_cluster: Cluster) -> AsyncIterator[Relay]:
+    relay = Relay(either_cluster.addresses["ctl"], 6820)
     await relay.start()
     yield relay
     await relay.stop()
 
 
 @pytest.fixture
-async def ssh_relay(slurm_cluster: Cluster) -> AsyncIterator[Relay]:
-    relay = Relay(slurm_cluster.addresses["login"], 22)
+async def ssh_relay(either_cluster: Cluster) -> AsyncIterator[Relay]:
+    relay = Relay(either_cluster.addresses["login"], 22)
     await relay.start()
     yield relay
     await relay.stop()
 
 
 async def test_slurmrestds_answer_is_lost_and_the_job_exists(
-    slurm_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str, until: Any
+    either_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str, until: Any
 ) -> None:
-    direct: Scheduler = connected(slurm_cluster).scheduler
-    scheduler: Scheduler = connected(slurm_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
+    direct: Scheduler = connected(either_cluster).scheduler
+    scheduler: Scheduler = connected(either_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
     await scheduler.info()
     name = f"sluice-{run}-1"
     relay.hush_after = SENT
@@ -119,9 +119,9 @@ async def test_slurmrestds_answer_is_lost_and_the_job_exists(
 
 
 async def test_slurmrestd_is_not_there(
-    slurm_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str
+    either_cluster: Cluster, connected: Any, relay: Relay, jobs: Any, run: str
 ) -> None:
-    scheduler: Scheduler = connected(slurm_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
+    scheduler: Scheduler = connected(either_cluster, rest_url=f"http://127.0.0.1:{relay.here}").scheduler
     await scheduler.info()
     await relay.stop()
     with pytest.raises(SchedulerUnavailable):
@@ -134,22 +134,22 @@ async def test_slurmrestd_is_not_there(
 
 
 @pytest.fixture
-async def through(slurm_cluster: Cluster, connected: Any, ssh_relay: Relay, tmp_path: Path) -> AsyncIterator[Backend]:
+async def through(either_cluster: Cluster, connected: Any, ssh_relay: Relay, tmp_path: Path) -> AsyncIterator[Backend]:
     """The cluster over the relay, by its commands."""
     known = tmp_path / "known_hosts"
-    host = slurm_cluster.addresses["login"]
-    lines = [line.split(" ", 1) for line in slurm_cluster.known_hosts.read_text().splitlines()]
+    host = either_cluster.addresses["login"]
+    lines = [line.split(" ", 1) for line in either_cluster.known_hosts.read_text().splitlines()]
     known.write_text("".join(f"[127.0.0.1]:{ssh_relay.here} {key}\n" for hosts, key in lines if host in hosts))
     here = {"ssh_host": "127.0.0.1", "ssh_port": ssh_relay.here, "known_hosts_file": known, "build_host": None}
-    backend: Backend = connected(slurm_cluster, backend="cli", **here)
+    backend: Backend = connected(either_cluster, backend="cli", **here)
     yield backend
     await backend.close()
 
 
 async def test_ssh_breaks_after_sbatch_was_started_and_the_job_exists(
-    slurm_cluster: Cluster, connected: Any, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
+    either_cluster: Cluster, connected: Any, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
 ) -> None:
-    direct: Scheduler = connected(slurm_cluster).scheduler
+    direct: Scheduler = connected(either_cluster).scheduler
     name = f"sluice-{run}-1"
     await through.scheduler.info()
     ssh_relay.hush_after = SENT
@@ -169,7 +169,7 @@ async def test_ssh_breaks_after_sbatch_was_started_and_the_job_exists(
 
 
 async def test_half_a_script_does_not_become_a_job(
-    slurm_cluster: Cluster, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
+    either_cluster: Cluster, through: Backend, ssh_relay: Relay, jobs: Any, run: str, until: Any
 ) -> None:
     name = f"sluice-{run}-1"
     await through.scheduler.info()
@@ -179,7 +179,7 @@ async def test_half_a_script_does_not_become_a_job(
     ssh_relay.whole()
 
     async def still_there() -> bool:
-        found = slurm_cluster.exec("login", ["pgrep", "-f", name], user="alice", check=False)
+        found = either_cluster.exec("login", ["pgrep", "-f", name], user="alice", check=False)
         return bool(found.stdout.strip())
 
     await until(still_there, lambda there: not there)

@@ -24,7 +24,7 @@ _FORGET = """
 
 
 def empty_the_queue(case: Any) -> None:
-    """slurmctld forgets every job, and begins again with the first number; accounting keeps them."""
+    """Let slurmctld forget every job and begin again with the first number; accounting keeps them."""
     if case.fake is not None:
         case.fake.begin_numbers_again()
         return

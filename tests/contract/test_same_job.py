@@ -42,10 +42,10 @@ def told_by_slurm(cluster: Cluster, job_id: int) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key not in _OWN}
 
 
-async def test_a_rich_request_is_the_same_job(slurm_cluster: Cluster, connected: Any, run: str, jobs: Any) -> None:
+async def test_a_rich_request_is_the_same_job(either_cluster: Cluster, connected: Any, run: str, jobs: Any) -> None:
     told = {}
     for way in _BOTH_WAYS:
-        scheduler = connected(slurm_cluster, backend=way).scheduler
+        scheduler = connected(either_cluster, backend=way).scheduler
         script = jobs(
             f"sluice-{run}-{way}",
             "sleep 300",
@@ -64,7 +64,7 @@ async def test_a_rich_request_is_the_same_job(slurm_cluster: Cluster, connected:
         )
         job_id = await scheduler.submit(script, "alice")
         try:
-            told[way] = told_by_slurm(slurm_cluster, job_id)
+            told[way] = told_by_slurm(either_cluster, job_id)
         finally:
             await scheduler.cancel(job_id, "alice")
             await scheduler.close()
@@ -76,11 +76,11 @@ async def test_a_rich_request_is_the_same_job(slurm_cluster: Cluster, connected:
 
 
 async def test_a_job_finds_the_same_surroundings(
-    slurm_cluster: Cluster, connected: Any, run: str, jobs: Any, until: Any
+    either_cluster: Cluster, connected: Any, run: str, jobs: Any, until: Any
 ) -> None:
     found = {}
     for way in _BOTH_WAYS:
-        backend = connected(slurm_cluster, backend=way)
+        backend = connected(either_cluster, backend=way)
         files: Files = backend.files
         folder = f"t-{run}-{way}"
         await files.write("alice", f"{folder}/here", b"")
