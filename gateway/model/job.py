@@ -83,12 +83,12 @@ class JobOptions(BaseModel):
             "mem": None if self.memory is None else f"{self.memory}M",
             "gres": self.gres,
             "constraint": self.constraint,
-            "comment": self.comment,
-            "extra": self.extra,
+            "comment": self.comment or None,
+            "extra": self.extra or None,
             "chdir": self.working_directory,
             "output": self.output,
         }
-        told: list[tuple[str, str | None]] = [(n, str(value)) for n, value in valued.items() if value not in {None, ""}]
+        told: list[tuple[str, str | None]] = [(n, str(value)) for n, value in valued.items() if value is not None]
         if self.exclusive:
             told.append(("exclusive", None))
         return (*told, ("requeue" if self.requeue else "no-requeue", None))

@@ -122,19 +122,18 @@ def squeue_states(job_ids: Sequence[int]) -> Command:
         "--only-job-state",
         "--states=all",
         f"--jobs={','.join(map(str, job_ids))}",
-        "--format=%i %T",
+        "--format=%A %T",
     )
 
 
 def parse_states(stdout: str) -> dict[int, str]:
-    """The state words by job id; tasks of arrays (`5_0`), which are not ours, are left out."""
-    found = {}
+    """The state words by job number, also of tasks of arrays and of components of heterogeneous jobs."""
+    found: dict[int, str] = {}
     for line in stdout.splitlines():
         number, _, words = line.strip().partition(" ")
-        if not words or not number[:1].isdecimal():
+        if not words or not number.isdecimal():
             raise Unreadable(f"squeue printed {line!r} for the state of a job")
-        if number.isdecimal():
-            found[int(number)] = words
+        found.setdefault(int(number), words)
     return found
 
 

@@ -137,11 +137,11 @@ async def test_of_two_jobs_with_one_name_the_newer_is_found(case: Any) -> None:
 async def test_the_live_jobs_of_our_users_are_told_and_nobody_elses(case: Any, until: Any) -> None:
     script = case.script("sleep 300", comment="sluice/1@0a1b2c3d")
     running = await case.submit(script)
-    await case.until(running, lambda job: job.state is JobState.RUNNING)
-    waiting = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
     ended = await case.submit(case.script("exit 0"))
     foreign = await case.submit(case.script("sleep 300", name=f"other-{case.run}"))
     await case.until(ended, lambda job: job.state.ended)
+    await case.until(running, lambda job: job.state is JobState.RUNNING)
+    waiting = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
 
     async def told() -> dict[int, SeenJob]:
         return {job.job_id: job for job in await case.scheduler.mine([case.owner, "nobody-of-that-name"])}
