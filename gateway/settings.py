@@ -94,6 +94,9 @@ class ReconcileSettings(Section):
         ge=1,
         description="How long after its last sign of life a server keeps a cluster from the others (several servers).",
     )
+    sweep_seconds: float = Field(
+        300.0, gt=0, description="Time between two sweeps for jobs that no session follows; two must see one to end it."
+    )
     submit_concurrency: int = Field(16, ge=1, le=256, description="Submissions under way at once, per cluster.")
 
 

@@ -1,6 +1,6 @@
 """What Prometheus is told of sessions and clusters: read from the database at each scrape, never from Slurm."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +9,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
 from gateway.model.inventory import Node
-from gateway.store import clusters, counts, events
+from gateway.model.orphan import OrphanKind
+from gateway.store import clusters, counts, events, orphans
 from gateway.store.clusters import SeenCluster
 from gateway.store.counts import SessionCount
 from gateway.web.metrics import Described
@@ -18,6 +19,12 @@ SESSIONS = Described(
     "sluice_sessions", "gauge", "Sessions that are kept, ended ones, too, by phase.", ("cluster", "recipe", "phase")
 )
 EVENTS = Described("sluice_events", "counter", "Events written since the beginning.")
+ORPHANS = Described(
+    "sluice_orphans",
+    "counter",
+    "Jobs that no session followed, and were ended (`unknown`, `ended`, `double`); sessions whose job was `lost`.",
+    ("cluster", "kind"),
+)
 REACHABLE = Described("sluice_cluster_reachable", "gauge", "1 if Slurm answered last.", ("cluster",))
 POLL_AGE = Described(
     "sluice_cluster_poll_age_seconds",
@@ -36,7 +43,7 @@ GPUS = Described(
     "GPUs by GRES type: `used`, `free`, or `unavailable` on a node that starts nothing now.",
     ("cluster", "gres", "type", "use"),
 )
-DESCRIBED = (SESSIONS, EVENTS, REACHABLE, POLL_AGE, POLL_TOOK, NODES, CPUS, GPUS)
+DESCRIBED = (SESSIONS, EVENTS, ORPHANS, REACHABLE, POLL_AGE, POLL_TOOK, NODES, CPUS, GPUS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +54,17 @@ class Picture(Collector):
     sessions: Sequence[SessionCount]
     clusters: Sequence[SeenCluster]
     newest_event: int
+    orphans: Mapping[tuple[str, OrphanKind], int]
 
     @classmethod
     def read(cls, connection: Connection, at: datetime) -> "Picture":
-        return cls(at, counts.by_phase(connection), clusters.every(connection), events.newest(connection))
+        return cls(
+            at,
+            counts.by_phase(connection),
+            clusters.every(connection),
+            events.newest(connection),
+            orphans.counts(connection),
+        )
 
     def collect(self) -> Iterator[Metric]:
         """The protocol of a Prometheus collector."""
@@ -68,6 +82,11 @@ class Picture(Collector):
         events_written = EVENTS.counter()
         events_written.add_metric([], self.newest_event)
         yield events_written
+        stray = ORPHANS.counter()
+        for seen in self.clusters:
+            for kind in OrphanKind:
+                stray.add_metric([seen.name, kind], self.orphans.get((seen.name, kind), 0))
+        yield stray
 
     def _polls(self) -> Iterator[Metric]:
         reachable, age, took = REACHABLE.gauge(), POLL_AGE.gauge(), POLL_TOOK.gauge()

@@ -127,6 +127,7 @@ async def a_site(folder: Path, **reconcile: float) -> AsyncIterator[Site]:
     database.open()
     gateway = Gateway(
         settings=settings,
+        instance="5e551075",
         db=database,
         clusters={"c": cluster},
         catalogue=Catalogue([recipes]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from typing import Awaitable, Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, List, Mapping, Optional, Sequence, Tuple
 
 Tool = Callable[[Sequence[str], float], Awaitable[Tuple[int, str]]]
 Say = Callable[[str], None]
@@ -15,6 +15,12 @@ _SCONTROL_SECONDS = 30.0
 #: Slurm's words once a job was cancelled or timed out: nothing can be said of it any more.
 _TOO_LATE = ("already finished", "Invalid job id")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+
+
+def word(spec: Mapping[str, Any]) -> str:
+    """What every announcement begins with: `sluice/1@GATEWAY`. Nothing of the spec needs to be known."""
+    gateway = spec.get("gateway", "")
+    return f"sluice/1@{gateway}" if gateway else "sluice/1"
 
 
 def update_command(job_id: str, field: str, text: str) -> List[str]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+from contextlib import suppress
 from typing import Any, Dict, List, Sequence
 
 
@@ -24,8 +25,11 @@ class Credentials:
     def missing(self) -> List[str]:
         return [name for name in self._names if name not in self._values]
 
-    def take_file(self, path: str) -> bool:
-        """Read the staged file and delete it; False if there is none. ValueError if it is not as it has to be."""
+    def take_file(self, path: str, *, keep: bool = False) -> bool:
+        """Read the staged file and delete it; False if there is none. ValueError if it is not as it has to be.
+
+        With `keep` a file that is as it has to be stays, for a next run of a job that Slurm may requeue.
+        """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -34,8 +38,10 @@ class Credentials:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         with open(descriptor, encoding="utf-8") as file:
             info = os.fstat(descriptor)
-            os.unlink(path)
-            if info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077:
+            private = info.st_uid == os.getuid() and not stat.S_IMODE(info.st_mode) & 0o077
+            if not (keep and private):
+                os.unlink(path)
+            if not private:
                 raise ValueError(f"{path} could be read or written by others: not used, and deleted")
             try:
                 values = json.load(file)
@@ -43,6 +49,12 @@ class Credentials:
                 raise ValueError(f"{path} is not JSON") from None
         self.add(values)
         return True
+
+    def forget_file(self, path: str) -> None:
+        """Delete a staged file that was kept."""
+        if self._names:
+            with suppress(OSError):
+                os.unlink(path)
 
     def add(self, values: Any) -> None:
         """Take pushed values; unknown names are left out. ValueError if they are no names with texts, or come late."""

@@ -8,6 +8,7 @@ PROBE_TIMEOUT = 69
 SERVICE_ENDED = 70  # a service that ended by itself with 0 has failed all the same
 AGENT_ERROR = 71
 START_FAILED = 72
+DUPLICATE = 75
 TIME_LIMIT = 124
 TERMINATED = 143  # 128 + SIGTERM
 

@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
 
 from . import certificate, container, errors, image, limits
-from .announce import Announcer, advertised, endpoint
+from .announce import Announcer, advertised, endpoint, word
 from .control import Answer, ControlChannel
 from .credentials import Credentials
 from .deadline import Deadline
@@ -49,6 +49,7 @@ class Job:
         self._announcer = Announcer(
             self._payload.tool, self._say, os.environ.get("SLURM_JOB_ID", ""), spec["comment_field"]
         )
+        self._word = word(spec)
         self._relay: Optional[Relay] = None
         self._launch: Optional[Launch] = None
         self._fingerprint = ""
@@ -86,7 +87,7 @@ class Job:
         for path in sweep(os.path.dirname(self._places.runtime)):
             self._say(f"removed {path}, left by a job that was killed")
         if int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0:
-            self._announcer.announce("sluice/1 starting")  # the comment is still the one of the run before
+            self._announcer.announce(f"{self._word} starting")  # the comment is still the one of the run before
         await image.require(spec["container"])
         await self._collect_secrets()
         if self._stop.is_set():
@@ -100,7 +101,7 @@ class Job:
     async def _collect_secrets(self) -> None:
         credentials = self._credentials
         try:
-            credentials.take_file(self._places.secrets)
+            credentials.take_file(self._places.secrets, keep=self._spec["requeue"])
         except ValueError as error:
             raise errors.JobEnds("start_failed", errors.START_FAILED, str(error)) from None
         if not credentials.missing:
@@ -108,7 +109,7 @@ class Job:
         self._phase = "secrets"
         self._say(f"waiting for secrets: {', '.join(credentials.missing)}")
         relay = await self._open_relay()
-        self._announcer.announce(f"sluice/1 secrets {self._where(relay)}")
+        self._announcer.announce(f"{self._word} secrets {self._where(relay)}")
         if await first(credentials.wait(), self._stop.wait(), within=self._spec["secrets_timeout"]) is None:
             raise errors.JobEnds(
                 "start_failed",
@@ -162,7 +163,7 @@ class Job:
                 relay.target = target
                 self._phase = "ready"
                 self._say(f"ready after {time.monotonic() - self._started:.1f} s")
-                self._announcer.announce(f"sluice/1 ready {where}")
+                self._announcer.announce(f"{self._word} ready {where}")
                 if not await self._until_stop():
                     raise self._service_ended("service_exited", "by itself")
             await self._drain(relay)
@@ -261,7 +262,9 @@ class Job:
         if killed:
             self._say(f"killed {killed} processes that did not end")
         self._say(f"ended: {reason}, exit code {code}")
-        self._announcer.announce(f"sluice/1 ended reason={reason} code={code}")
+        if not stopping:  # a job that is told to end may be on its way back to the queue, and will need them again
+            self._credentials.forget_file(self._places.secrets)
+        self._announcer.announce(f"{self._word} ended reason={reason} code={code}")
         patience = _LAST_WORDS_SECONDS
         if stopping:
             patience = max(2.0, self._stop_time + self._spec["stop"]["kill_after"] - time.monotonic())

@@ -27,6 +27,7 @@ class Places:
         self.home = os.path.join(session, "home")
         self.job_log = os.path.join(session, f"job-{attempt}.log")
         self.service_log = os.path.join(session, f"service-{attempt}.log")
+        self.claim = os.path.join(session, f"claim-{attempt}")
         self.secrets = os.path.join(session, "secrets.json")
         self.runtime = runtime
         self.shared = os.path.join(runtime, "run")

@@ -16,6 +16,8 @@ _DEFAULTS: Dict[str, Any] = {
     "secrets_timeout": 300,
     "client_ca": "",
     "comment_field": "comment",
+    "gateway": "",
+    "requeue": False,
 }
 _CONTAINER: Dict[str, Any] = {
     "sha256": None,

@@ -1,6 +1,7 @@
 """Puts a gateway together from its settings: database, clusters, catalogue, agents. Used by whatever runs one."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from gateway.identity.pki import Pki
 from gateway.network.agents import AgentChannel, AgentPath
 from gateway.settings import Settings
 from gateway.slurm.connect import connect
+from gateway.store import instance as instances
 from gateway.store.database import Database
 
 
@@ -34,8 +36,10 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
     pki = Pki(settings.state_dir)
     database = Database(settings.database)
     await asyncio.to_thread(database.open)
+    instance = await database.write(instances.ensure, secrets.token_hex(4))
     gateway = Gateway(
         settings=settings,
+        instance=instance,
         db=database,
         clusters={name: _cluster(settings, name) for name in settings.clusters},
         catalogue=Catalogue([folder("recipes"), *settings.recipes.folders]),

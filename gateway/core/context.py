@@ -1,8 +1,10 @@
 """The gateway put together: what every use case needs, made once by the process that serves it."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.core.cost import Cost
 from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
@@ -63,7 +65,11 @@ class Bell:
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """`work` is rung when there is something to reconcile, `news` when events were written."""
+    """`work` is rung when there is something to reconcile, `news` when events were written.
+
+    `moment` gives seconds on a clock that nobody sets. `instance` is this gateway's own name among those that share a
+    Slurm; replicas have the same.
+    """
 
     settings: Settings
     db: Database
@@ -71,7 +77,9 @@ class Gateway:
     catalogue: Catalogue
     agents: Agents
     client_ca: str
+    instance: str
     clock: Clock
+    moment: Callable[[], float] = field(default=partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     work: Bell = field(default_factory=Bell)
     news: Bell = field(default_factory=Bell)
 

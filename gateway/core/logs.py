@@ -6,6 +6,7 @@ from typing import Literal
 
 from gateway.core import sessions
 from gateway.core.context import Gateway
+from gateway.core.staging import directory
 from gateway.errors import NotFound
 from gateway.model.api import LogChunk
 from gateway.model.principal import Principal
@@ -54,7 +55,7 @@ async def _read(
 ) -> LogChunk:
     cluster = gateway.cluster(session.cluster)
     name = f"{file}-{attempt or session.job.attempt}.log"
-    path = f"{sessions.directory(cluster, session)}/{name}"
+    path = f"{directory(cluster, session)}/{name}"
     found = await cluster.files.stat(session.unix_user, path)
     if found is None:
         return LogChunk(file=name, offset=0, next=0, size=0, text="")

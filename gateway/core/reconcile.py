@@ -7,7 +7,7 @@ is recorded the same way. A session whose act is still under way is left out of 
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -16,38 +16,28 @@ import structlog
 from sqlalchemy import Connection
 
 from gateway.core import pace
+from gateway.core.acts import ACTS, Age, Change
 from gateway.core.context import Cluster, Gateway
+from gateway.core.intents import Intents
 from gateway.core.leases import Hold, Keeper
-from gateway.core.scripts import script_of
-from gateway.errors import (
-    EndpointUnavailable,
-    Forbidden,
-    Invalid,
-    LeaseLost,
-    SchedulerUnavailable,
-    SluiceError,
-    SubmitDeferred,
-    SubmitUnknown,
-)
+from gateway.core.sweep import Sweep
+from gateway.errors import DatabaseUnavailable, LeaseLost, SchedulerUnavailable, SluiceError, StorageFull
 from gateway.model import session as life
-from gateway.model.announcement import Endpoint, parse
 from gateway.model.job import SeenJob
+from gateway.model.orphan import Orphan, OrphanKind
 from gateway.model.session import Act, Phase, Session, Step
 from gateway.store import clusters as seen_clusters
-from gateway.store import leases
+from gateway.store import leases, orphans
 from gateway.store import sessions as store
 from gateway.store.clusters import SeenCluster
 
 log = structlog.get_logger(__name__)
 
 BUSY_FOR = timedelta(seconds=30)
-RETRY_AFTER = timedelta(seconds=3)
-DEFER_AFTER = timedelta(seconds=20)
 INVENTORY_EVERY = 15.0
 ERROR_PAUSE = 5.0
 
 T = TypeVar("T")
-Change = Callable[[Session, datetime], Session]
 
 
 class Reconciler:
@@ -83,6 +73,8 @@ class ClusterLoop:
         self._gateway, self._cluster, self._hold = gateway, cluster, hold
         self._slots = asyncio.Semaphore(gateway.settings.reconcile.submit_concurrency)
         self._acting: dict[str, asyncio.Task[None]] = {}
+        self._sweep, self._intents = Sweep(gateway, cluster, self._write, hold.sure), Intents(gateway.moment)
+        self._database_away = ""
         self._busy_until: datetime | None = None
         self._inventory_due: datetime | None = None
         self._seen: SeenCluster = SeenCluster(
@@ -106,12 +98,11 @@ class ClusterLoop:
                         due = now() + await self.turn()
                     elif await self.between():
                         due = min(due, self._next_look)
+                    self._database("")
                 except LeaseLost:
                     self._hold.lose()
-                except SluiceError as error:
-                    log.warning("turn failed", cluster=self.name, code=error.code, error=error.message)
-                except Exception:
-                    log.exception("turn failed", cluster=self.name)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+                    self._failed(error, "turn failed")
                 await work.wait(max(0.0, due - now()), rung)
         finally:
             await asyncio.gather(*self._acting.values(), return_exceptions=True)
@@ -133,12 +124,15 @@ class ClusterLoop:
         acting = set(self._acting)  # before the read: what an act records while we read is not news to us
         live = await gateway.db.read(store.live, self.name)
         idle = [session for session in live if session.id not in acting]
+        self._intents.keep({session.id for session in live if session.job.job_id is None})
         seen = await self._look(idle)
         if seen is None:
             why = self._seen.message
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
             await self._steps(idle, seen, now)
+            if self._sweep.due(now):
+                self._do("sweep", self._sweep.run())
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
             self._busy_until = now + BUSY_FOR
         busy = self._busy_until is not None and now < self._busy_until
@@ -211,15 +205,64 @@ class ClusterLoop:
             job_id = session.job.job_id
             if (found := life.step(session, seen.get(job_id) if job_id is not None else None, now)) is not None:
                 decided.append((session, found))
+                if found.act is Act.SUBMIT:
+                    self._intents.see(found.session, now)  # counts from before it is recorded
         recorded = await self._record([(session, found.session) for session, found in decided])
         for session, found in decided:
             if found.act is not None and (current := recorded.get(session.id)) is not None:
-                task = asyncio.create_task(self._act(current, found.act), name=f"{found.act}-{current.id}")
-                self._acting[current.id] = task
-                task.add_done_callback(partial(self._acted, current.id))
+                self._do(current.id, self._act(current, found.act, self._intents.see(current, now)))
+                if found.act is Act.FIND:
+                    self._sweep.soon(now)
+        if ended := [session for session in recorded.values() if session.phase.ended]:
+            await self._count_lost(ended, now)
+            # what waits for a limit is tried at once, before anybody else's next try
+            if woken := life.make_room(recorded.values(), ended):
+                await self._steps(woken, {}, now)
 
-    def _acted(self, session_id: str, _: asyncio.Task[None]) -> None:
-        self._acting.pop(session_id, None)
+    async def _count_lost(self, ended: list[Session], now: datetime) -> None:
+        lost = [
+            Orphan(
+                cluster=self.name,
+                kind=OrphanKind.LOST,
+                job_id=session.job.job_id,
+                name=session.job.name,
+                unix_user=session.unix_user,
+                at=now,
+            )
+            for session in ended
+            if session.job.job_id is not None and session.job.misses > life.LOST_AFTER
+        ]
+        if lost:
+            log.warning("jobs lost", cluster=self.name, jobs=[orphan.job_id for orphan in lost])
+            await self._write(partial(orphans.add, found=lost))
+
+    def _do(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the turns, one of a key at a time."""
+        if key in self._acting:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=key)
+        self._acting[key] = task
+        task.add_done_callback(partial(self._acted, key))
+
+    def _acted(self, key: str, _: asyncio.Task[None]) -> None:
+        self._acting.pop(key, None)
+
+    def _failed(self, error: Exception, what: str, **about: Any) -> None:
+        """Say it: shortly if we know it, once if it is the database that is away."""
+        if isinstance(error, DatabaseUnavailable | StorageFull):
+            self._database(error.message)
+        elif isinstance(error, SluiceError):
+            log.warning(what, cluster=self.name, code=error.code, error=error.message, **about)
+        else:
+            log.error(what, cluster=self.name, exc_info=error, **about)
+
+    def _database(self, away: str) -> None:
+        if away and not self._database_away:
+            log.warning("database away", cluster=self.name, error=away)
+        elif self._database_away and not away:
+            log.info("database back", cluster=self.name)
+        self._database_away = away
 
     async def _record(self, changes: list[tuple[Session, Session]]) -> dict[str, Session]:
         """Write the changed ones in one transaction. A session that somebody else changed meanwhile is left out."""
@@ -238,17 +281,15 @@ class ClusterLoop:
         """Write, unless another server works for the cluster now (LeaseLost)."""
         return await self._gateway.db.write(leases.fenced, self._hold.grip, work)
 
-    async def _act(self, session: Session, act: Act) -> None:
+    async def _act(self, session: Session, act: Act, age: Age) -> None:
         try:
             async with self._slots:
                 if not await self._hold.sure():
                     return  # the server that has the lease now finds what is to do
-                change = await _ACTS[act](self._gateway, self._cluster, session)
+                change = await ACTS[act](self._gateway, self._cluster, session, age)
             await self._amend(session, change)
-        except SluiceError as error:
-            log.warning("act failed", act=act, session=session.id, code=error.code, error=error.message)
-        except Exception:
-            log.exception("act failed", act=act, session=session.id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            self._failed(error, "act failed", act=act, session=session.id)
 
     async def _amend(self, session: Session, change: Change) -> None:
         """Record what an act found. A stop that was asked meanwhile must not undo it: read again and apply it anew."""
@@ -263,65 +304,3 @@ class ClusterLoop:
 
         await self._write(write)
         self._gateway.news.ring()
-
-
-async def _submit(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    """Send the job. Only an answer that says so may clear the intent."""
-    try:
-        job_id = await cluster.scheduler.submit(script_of(gateway, cluster, session), session.unix_user)
-    except SubmitUnknown as error:
-        log.warning("submit unanswered", session=session.id, error=error.message)
-        return lambda current, _: current
-    except (SubmitDeferred, SchedulerUnavailable) as error:
-        why, after = error.message, DEFER_AFTER if isinstance(error, SubmitDeferred) else RETRY_AFTER
-        return lambda current, now: life.not_submitted(current, why, now, again_after=after)
-    except (Invalid, Forbidden) as error:
-        why = error.message
-        return lambda current, now: life.end(current, Phase.FAILED, "submit_refused", why, now)
-    log.info("submitted", session=session.id, job_id=job_id, cluster=cluster.name)
-    return lambda current, now: life.submitted(current, job_id, now)
-
-
-async def _find(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    """An intent without an answer: look the job up by its name."""
-    del gateway
-    found = await cluster.scheduler.find(session.job.name, session.unix_user)
-    if found is None:
-        return life.not_found
-    job_id = found.job_id
-    log.info("found again", session=session.id, job_id=job_id)
-    return lambda current, now: life.submitted(current, job_id, now)
-
-
-async def _terminate(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    """Let the agent end the job: requests in flight are finished, programs save what they have."""
-    del gateway
-    if session.job.job_id is not None:
-        await cluster.scheduler.terminate(session.job.job_id, session.unix_user)
-        log.info("terminated", session=session.id, job_id=session.job.job_id)
-    return lambda current, _: current
-
-
-async def _cancel(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    del gateway
-    if session.job.job_id is not None:
-        await cluster.scheduler.cancel(session.job.job_id, session.unix_user)
-        log.info("cancelled", session=session.id, job_id=session.job.job_id)
-    return lambda current, _: current
-
-
-async def _probe(gateway: Gateway, cluster: Cluster, session: Session) -> Change:
-    """Ask the announced agent whether it is there, and whether it is the one that was announced."""
-    del cluster
-    announced = parse(session.job.comment)
-    if not isinstance(announced, Endpoint):
-        return lambda current, _: current
-    try:
-        await gateway.agents.status(announced)
-    except EndpointUnavailable as error:
-        why = error.message
-        return lambda current, now: life.probed(current, None, why, now)
-    return lambda current, now: life.probed(current, announced, "", now) if current.phase is Phase.STARTING else current
-
-
-_ACTS = {Act.SUBMIT: _submit, Act.FIND: _find, Act.TERMINATE: _terminate, Act.CANCEL: _cancel, Act.PROBE: _probe}

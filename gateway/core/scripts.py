@@ -19,6 +19,7 @@ def script_for(gateway: Gateway, cluster: Cluster, plan: Plan, session_id: str, 
         attempt=attempt,
         session_root=cluster.settings.session_root,
         client_ca=gateway.client_ca,
+        instance=gateway.instance,
         comment_field=cluster.settings.comment_field,
     )
     return render(plan, target)

@@ -12,6 +12,7 @@ from gateway.core import images, placement
 from gateway.core.context import Cluster, Gateway
 from gateway.core.placement import Placement
 from gateway.core.scripts import script_for, script_of
+from gateway.core.staging import directory, stage, unstage
 from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
 from gateway.model.job import Job, JobScript, job_name
@@ -22,8 +23,6 @@ from gateway.model.session import Session
 from gateway.render.plan import make_plan, secret_values
 from gateway.store import sessions as store
 from gateway.store.sessions import SessionQuery
-
-SECRETS_FILE = "secrets.json"
 
 
 async def create(
@@ -47,12 +46,13 @@ async def create(
         updated_at=now,
         job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
     )
-    staged = await _stage_secrets(cluster, session, recipe, request)
+    if secrets := secret_values(recipe, request.parameters):
+        await stage(cluster, session, secrets)
     try:
         await gateway.db.write(store.add, session, key=idempotency_key, digest=digest)
     except IntegrityError as error:
-        if staged:
-            await cluster.files.remove(session.unix_user, staged)
+        if secrets:
+            await unstage(cluster, session)
         if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
             return earlier, False
         raise Conflict(
@@ -122,11 +122,6 @@ async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
     return script_of(gateway, gateway.cluster(session.cluster), session)
 
 
-def directory(cluster: Cluster, session: Session) -> str:
-    """The session directory on the cluster; a relative path starts at the user's home."""
-    return f"{cluster.settings.session_root}/{session.id}"
-
-
 def view(session: Session) -> SessionView:
     """The session as the API shows it."""
     plan, service = session.plan, session.plan.service
@@ -191,16 +186,6 @@ async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -
             "this Idempotency-Key was used for another request", hint="Use a fresh key for each new session."
         )
     return session
-
-
-async def _stage_secrets(cluster: Cluster, session: Session, recipe: Recipe, request: SessionRequest) -> str | None:
-    """Put the values of secret parameters where only the user reads them; the agent reads and deletes the file."""
-    given = secret_values(recipe, request.parameters)
-    if not given:
-        return None
-    path = f"{directory(cluster, session)}/{SECRETS_FILE}"
-    await cluster.files.write(session.unix_user, path, json.dumps(given).encode(), mode=0o600)
-    return path
 
 
 def _digest(request: SessionRequest) -> str:

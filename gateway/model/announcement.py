@@ -1,8 +1,11 @@
 """What the agent says of its job in the job's Slurm comment.
 
-    sluice/1 ready tcp=10.77.0.11:41231 sha256=<64 hex>   the service answers at this relay, with this certificate
-    sluice/1 ended reason=service_exited code=1             the agent ended the job, and why
+    sluice/1@0a1b2c3d                                             the gateway submitted it, its agent has not spoken
+    sluice/1@0a1b2c3d ready tcp=10.77.0.11:41231 sha256=<64 hex>  the service is there, with this certificate
+    sluice/1@0a1b2c3d ended reason=service_exited code=1          the agent ended the job, and why
+    sluice/1@0a1b2c3d ended reason=duplicate code=75 holder=123   job 123 had begun this attempt before
 
+What stands after `@` is the gateway's own name (`instance`): several gateways may share one Slurm. It may be missing.
 Only the job's owner or an operator can write the comment, so the fingerprint vouches for the job.
 """
 
@@ -20,11 +23,14 @@ EndReason = Literal[
     "probe_timeout",
     "time_limit",
     "agent_error",
+    "duplicate",
 ]
 
 MAX_PORT = 65535
-_READY = re.compile(r"sluice/1 ready tcp=(\[[0-9a-f:]+\]|[0-9A-Za-z.-]+):(\d{1,5}) sha256=([0-9a-f]{64})")
-_ENDED = re.compile(r"sluice/1 ended reason=([a-z_]+) code=(\d{1,3})")
+_WHOSE = r"sluice/1(?:@([0-9a-z]{1,32}))?"
+_ANY = re.compile(_WHOSE + r"(?: .*)?", re.DOTALL)
+_READY = re.compile(_WHOSE + r" ready tcp=(\[[0-9a-f:]+\]|[0-9A-Za-z.-]+):(\d{1,5}) sha256=([0-9a-f]{64})")
+_ENDED = re.compile(_WHOSE + r" ended reason=([a-z_]+) code=(\d{1,3})(?: holder=(\d{1,10}))?")
 _REASONS = frozenset(get_args(EndReason))
 
 
@@ -39,19 +45,33 @@ class Endpoint(BaseModel):
 
 
 class Ended(BaseModel):
-    """Why the agent ended its job, and with which exit code."""
+    """Why the agent ended its job, and with which exit code. `holder` is the job that a duplicate makes way for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: EndReason
     code: int
+    holder: int | None = None
+
+
+def mark(instance: str) -> str:
+    """What a job's comment says from its submission on."""
+    return f"sluice/1@{instance}"
+
+
+def whose(comment: str) -> str | None:
+    """The gateway that submitted the job, as its comment says; None if it does not say."""
+    found = _ANY.fullmatch(comment.strip())
+    return found[1] if found else None
 
 
 def parse(comment: str) -> Endpoint | Ended | None:
     """Read a job comment; None for anything that is not an announcement of ours."""
     if found := _READY.fullmatch(comment.strip()):
-        port = int(found[2])
-        return Endpoint(host=found[1].strip("[]"), port=port, fingerprint=found[3]) if 0 < port <= MAX_PORT else None
-    if (found := _ENDED.fullmatch(comment.strip())) and found[1] in _REASONS:
-        return Ended.model_validate({"reason": found[1], "code": int(found[2])})
+        _, host, number, fingerprint = found.groups()
+        port = int(number)
+        return Endpoint(host=host.strip("[]"), port=port, fingerprint=fingerprint) if 0 < port <= MAX_PORT else None
+    if (found := _ENDED.fullmatch(comment.strip())) and found[2] in _REASONS:
+        holder = int(found[4]) if found[4] else None
+        return Ended.model_validate({"reason": found[2], "code": int(found[3]), "holder": holder})
     return None

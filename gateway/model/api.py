@@ -64,6 +64,7 @@ class JobView(View):
     exit_code: int | None
     signal: int | None
     restarts: int
+    time_limit: int | None = Field(None, description="Minutes, as Slurm has it now; null: none.")
     submitted_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None

@@ -6,6 +6,8 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 JOB_NAME_PREFIX = "sluice-"
+#: A flag of ours: the queue has not got the job, and accounting still says that it lives.
+LEFT_QUEUE = "LEFT_QUEUE"
 
 
 class JobState(StrEnum):
@@ -133,7 +135,8 @@ class Job(BaseModel):
     """One Slurm job of a session, as kept in the database.
 
     `intent_at` is written before anything is sent; `job_id` after Slurm answered. An intent without an id
-    means: it may exist, look it up by `name`, never send it again unseen.
+    means: it may exist, look it up by `name`, never send it again unseen. `tries` counts submits that Slurm certainly
+    did not take, `misses` answers that it does not know the job; `time_limit` in minutes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,7 +147,9 @@ class Job(BaseModel):
     name: str
     intent_at: datetime | None = None
     missed_at: datetime | None = None
+    misses: int = 0
     not_before: datetime | None = None
+    tries: int = 0
     job_id: int | None = None
     state: JobState | None = None
     reason: str = ""
@@ -154,6 +159,7 @@ class Job(BaseModel):
     comment: str = ""
     restarts: int = 0
     position: int | None = None
+    time_limit: int | None = None
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -149,7 +149,9 @@ class JobSpec(_Part):
 
     `secrets` are names: their values are staged as `<directory>/secrets.json` ({"NAME": "value"}, 0600), or
     pushed over the control channel within `secrets_timeout` of the job's start. `client_ca` is the PEM of the CA
-    whose certificates the relay admits. `comment_field` is the job's field that carries the announcement.
+    whose certificates the relay admits. `comment_field` is the job's field that carries the announcement;
+    `gateway` is the name in it of the gateway that submitted the job. With `requeue` Slurm may start the job again,
+    and the staged secrets are kept until it has ended for good.
     """
 
     version: Literal[1] = VERSION
@@ -165,6 +167,8 @@ class JobSpec(_Part):
     secrets_timeout: Seconds = 300
     client_ca: str = ""
     comment_field: Literal["comment", "extra"] = "comment"
+    gateway: Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{0,32}$")] = ""
+    requeue: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -8,7 +8,7 @@
 Not knowing is never an end: a scheduler that cannot be asked changes a condition, not the phase.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,13 +16,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gateway.model.announcement import Ended, Endpoint, parse
-from gateway.model.job import Job, JobState, SeenJob
+from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob
 from gateway.model.plan import Plan
 
 CANCEL_AGAIN = timedelta(seconds=30)
 STOP_SLACK = timedelta(seconds=10)
-LOST_AFTER = timedelta(minutes=15)
-MISSED_GRACE = timedelta(seconds=10)
+# Denials that a job exists, so far apart, until it is lost. Counted, because only answers count: fifteen minutes in
+# which Slurm or its accounting was away, or no server of ours was up, are none.
+MISS_EVERY = timedelta(minutes=1)
+LOST_AFTER = 15
+# A submit is sent this soon after its intent was recorded, or not at all; all of one is over after SUBMIT_LIFE
+# (sbatch is ended by `timeout`, see gateway.slurm.commands). Only then may a denial mean that it is sent again.
+SEND_WITHIN = timedelta(seconds=30)
+SUBMIT_LIFE = timedelta(seconds=90)
+DENIED_FOR = timedelta(seconds=20)
+FIND_AGAIN = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=2)
 
 
 class Phase(StrEnum):
@@ -89,6 +98,7 @@ class Act(StrEnum):
     TERMINATE = "terminate"
     CANCEL = "cancel"
     PROBE = "probe"
+    TIDY = "tidy"
 
 
 class Step(BaseModel):
@@ -109,23 +119,20 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
     if session.phase.ended:
         return None
     session, stop = reachable(session, now), session.stop_requested_at is not None
-    job = session.job
-    if job.job_id is None:
-        if job.intent_at is not None:
-            return Step(session=session, act=Act.FIND)
-        if stop:
-            return Step(session=end(session, Phase.STOPPED, "stopped", "Stopped before it was submitted.", now))
-        if job.not_before is not None and now < job.not_before:
-            return None
-        return Step(session=_with_job(session, intent_at=now), act=Act.SUBMIT)
-    if seen is None or (seen.name and seen.name != job.name):  # a controller that lost jobs gives their ids to others
-        return _missing(session, now)
-    session = _with_job(session, missed_at=None, **_told(seen))
+    if session.job.job_id is None:
+        return _unsubmitted(session, now)
+    if seen is None or LEFT_QUEUE in seen.flags or (seen.name and seen.name != session.job.name):
+        return _missing(session, now)  # a controller that lost jobs gives their numbers to others
+    told, job = parse(seen.comment), session.job
+    if isinstance(told, Ended) and told.holder is not None and told.holder != job.job_id:
+        return Step(session=_with_job(session, job_id=told.holder))  # the other job of this attempt came first
+    missed = {} if seen.state is JobState.UNKNOWN else {"missed_at": None, "misses": 0}
+    session = _with_job(session, **missed, **_told(seen))
     if seen.state.ended and "COMPLETING" not in seen.flags:
-        return Step(session=end(session, *verdict(session, seen), now, at=seen.end_time))
+        return _ended(end(session, *verdict(session, seen), now, at=seen.end_time))
     if stop or seen.state.ended:
         session = move(session, Phase.STOPPING, session.reason or "stopping", now, endpoint=None)
-        if seen.state.ended or (job.cancelled_at is not None and now < job.cancelled_at + patience(session)):
+        if seen.state.ended or _recent(job.cancelled_at, patience(session), now):
             return Step(session=session)
         gently = seen.state is JobState.RUNNING and job.cancelled_at is None
         return Step(session=_with_job(session, cancelled_at=now), act=Act.TERMINATE if gently else Act.CANCEL)
@@ -133,7 +140,10 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
         case JobState.PENDING:
             again = "Requeued by Slurm; waiting to start again." if seen.restarts else ""
             return Step(session=move(session, Phase.QUEUED, seen.reason, now, message=again, endpoint=None))
-        case JobState.RUNNING | JobState.SUSPENDED if session.plan.kind == "batch":
+        case JobState.SUSPENDED:
+            phase = Phase.READY if session.plan.kind == "batch" else Phase.STARTING
+            return Step(session=move(session, phase, "suspended", now, message=_SUSPENDED, endpoint=None))
+        case JobState.RUNNING if session.plan.kind == "batch":
             return Step(session=move(session, Phase.READY, "", now))
         case JobState.RUNNING:
             return _running_service(session, seen, now)
@@ -149,16 +159,40 @@ def _running_service(session: Session, seen: SeenJob, now: datetime) -> Step:
     return Step(session=session, act=Act.PROBE if isinstance(announced, Endpoint) else None)
 
 
-def _missing(session: Session, now: datetime) -> Step | None:
-    """Neither queue nor accounting knows the job. Accounting may be minutes late: wait long before calling it lost."""
-    if session.job.missed_at is None:
-        return Step(session=_with_job(session, missed_at=now))
-    if now < session.job.missed_at + LOST_AFTER:
-        return None
+def _unsubmitted(session: Session, now: datetime) -> Step:
+    """No job that we know of. With an intent there may be one: it is looked for, never sent again unseen."""
+    job = session.job
+    waits = job.not_before is not None and now < job.not_before <= now + LONGEST_PAUSE
+    if job.intent_at is not None:
+        return Step(session=session, act=None if waits else Act.FIND)
     if session.stop_requested_at is not None:
-        return Step(session=end(session, Phase.STOPPED, "stopped", "Stopped; Slurm no longer knows the job.", now))
-    message = f"Slurm knows job {session.job.job_id} neither in the queue nor in accounting."
-    return Step(session=end(session, Phase.FAILED, "job_lost", message, now))
+        return _ended(end(session, Phase.STOPPED, "stopped", "Stopped before it was submitted.", now))
+    if waits:
+        return Step(session=session)
+    return Step(session=_with_job(session, intent_at=now, not_before=None), act=Act.SUBMIT)
+
+
+def _missing(session: Session, now: datetime) -> Step:
+    """The queue has not got the job, and accounting knows no end of it. It may be minutes late: wait long."""
+    if _recent(session.job.missed_at, MISS_EVERY, now):
+        return Step(session=session)
+    session = _with_job(session, missed_at=now, misses=session.job.misses + 1)
+    if session.job.misses <= LOST_AFTER:
+        return Step(session=session)
+    if session.stop_requested_at is not None:
+        return _ended(end(session, Phase.STOPPED, "stopped", "Stopped; Slurm no longer knows the job.", now))
+    message = f"Slurm's queue does not know job {session.job.job_id}, and accounting knows no end of it."
+    return _ended(end(session, Phase.FAILED, "job_lost", message, now))
+
+
+def _ended(session: Session) -> Step:
+    """What was staged for the job alone goes with it."""
+    return Step(session=session, act=Act.TIDY if session.plan.secrets else None)
+
+
+def _recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
+    """Less than so long ago. A moment that is still to come is not: the clock was set back."""
+    return at is not None and at <= now < at + span
 
 
 def patience(session: Session) -> timedelta:
@@ -216,7 +250,9 @@ _ENDINGS = {
     "time_limit": "It reached its time limit and was ended in good time. Ask for more with --time.",
     "stopped": "It was told to end from outside Sluice.",
     "finished": "The program failed with exit code {code}. See the session's log.",
+    "duplicate": "Another job of this session had begun already.",
 }
+_SUSPENDED = "Slurm has suspended the job; it goes on when it is resumed."
 _OTHER_ENDS = {
     JobState.NODE_FAIL: "{job} ended because a node failed.",
     JobState.PREEMPTED: "{job} was preempted by a job of higher priority.",
@@ -259,25 +295,73 @@ def probed(session: Session, endpoint: Endpoint | None, why: str, now: datetime)
     return move(session, Phase.READY, "", now, endpoint=endpoint)
 
 
+def may_send(session: Session, now: datetime, age: timedelta) -> bool:
+    """Whether the intent is young enough to be acted on, by both clocks: the look-up relies on its being sent soon."""
+    return age < SEND_WITHIN and _recent(session.job.intent_at, SEND_WITHIN, now)
+
+
 def submitted(session: Session, job_id: int, now: datetime) -> Session:
-    """Slurm has the job."""
-    session = _with_job(session, job_id=job_id, submitted_at=now, missed_at=None)
+    """Slurm has the job. An answer that comes after another job was recorded is left to the sweep."""
+    if session.job.job_id is not None:
+        return session
+    session = _with_job(session, job_id=job_id, submitted_at=now, missed_at=None, not_before=None, tries=0)
     return session if session.stop_requested_at else move(session, Phase.QUEUED, "", now)
 
 
-def not_submitted(session: Session, why: str, now: datetime, *, again_after: timedelta) -> Session:
-    """Slurm certainly has not got the job; it is sent again later."""
-    session = _with_job(session, intent_at=None, missed_at=None, not_before=now + again_after)
-    return move(session, Phase.REQUESTED, "waiting", now, message=why)
-
-
-def not_found(session: Session, now: datetime) -> Session:
-    """Queue and accounting answered that no job has our name. A submit may still be on its way, so ask again first."""
-    if session.job.missed_at is None:
-        return _with_job(session, missed_at=now)
-    if now < session.job.missed_at + MISSED_GRACE:
+def not_submitted(
+    session: Session,
+    why: str,
+    now: datetime,
+    *,
+    again_after: timedelta,
+    intent_at: datetime | None,
+    limit: bool = False,
+) -> Session:
+    """Slurm certainly has not got the job of this intent; it is sent again later, at a `limit` also when others end."""
+    if session.job.job_id is not None or session.job.intent_at != intent_at:
         return session
-    return _with_job(session, intent_at=None, missed_at=None)
+    tries = session.job.tries + 1
+    session = _with_job(session, intent_at=None, missed_at=None, not_before=now + again_after, tries=tries)
+    return move(session, Phase.REQUESTED, "limit" if limit else "waiting", now, message=why)
+
+
+def pause(tries: int, chance: float) -> timedelta:
+    """How long to wait after so many tries in vain: doubled each time, bounded; `chance` in [0, 1) spreads it."""
+    longest = min(LONGEST_PAUSE.total_seconds(), 2.0 ** min(tries, 10))
+    return timedelta(seconds=longest * (0.5 + chance / 2))
+
+
+def make_room(waiting: Iterable[Session], ended: Iterable[Session]) -> list[Session]:
+    """Of those that wait for a limit, as many as have ended of the same user or account, the oldest first: try now."""
+    woken: dict[str, Session] = {}
+    queue = sorted((s for s in waiting if s.reason == "limit" and s.job.intent_at is None), key=lambda one: one.id)
+    for gone in ended:
+        for one in queue:
+            account = one.plan.resources.account
+            same = one.unix_user == gone.unix_user or (account is not None and account == gone.plan.resources.account)
+            if same and one.id not in woken:
+                woken[one.id] = _with_job(one, not_before=None, tries=0)
+                break
+    return list(woken.values())
+
+
+def not_found(session: Session, now: datetime, age: timedelta) -> Session:
+    """Queue and accounting answered that no job has our name; `age` is the intent's, by a clock that nobody sets.
+
+    That counts only once no submit can be under way any more; and it must be said twice, as what a controller has
+    just taken may not be seen yet.
+    """
+    job = session.job
+    if job.job_id is not None or job.intent_at is None:
+        return session
+    again = now + FIND_AGAIN
+    if age < SUBMIT_LIFE:
+        return _with_job(session, missed_at=None, not_before=again)
+    if job.missed_at is None or now < job.missed_at:
+        return _with_job(session, missed_at=now, not_before=again)
+    if now < job.missed_at + DENIED_FOR:
+        return _with_job(session, not_before=again)
+    return _with_job(session, intent_at=None, missed_at=None, not_before=None)
 
 
 def _with_job(session: Session, **changes: Any) -> Session:
@@ -293,6 +377,7 @@ def _told(seen: SeenJob) -> dict[str, Any]:
         "signal": seen.signal,
         "comment": seen.comment,
         "restarts": seen.restarts,
+        "time_limit": seen.time_limit,
         "position": seen.position if seen.state is JobState.PENDING else None,
         "started_at": seen.start_time,
         "ended_at": seen.end_time if seen.state.ended else None,

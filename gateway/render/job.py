@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.data import folder
 from gateway.errors import Invalid
+from gateway.model.announcement import mark
 from gateway.model.job import JobOptions, JobScript, job_name
 from gateway.model.jobspec import Bind, Container, JobSpec, Service, Stop
 from gateway.model.plan import Plan
@@ -25,7 +26,8 @@ class JobTarget(BaseModel):
     """Whose job it is and where it goes.
 
     `session_root` is the folder of session directories on the cluster, relative to the user's home unless absolute.
-    `client_ca` is the PEM of the CA whose certificates the agent admits.
+    `client_ca` is the PEM of the CA whose certificates the agent admits. `instance` is the name of this gateway among
+    those that share the Slurm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,12 @@ class JobTarget(BaseModel):
     session_root: str = ".sluice/sessions"
     client_ca: str = ""
     comment_field: Literal["comment", "extra"] = "comment"
+    instance: str = ""
+
+    @property
+    def mark(self) -> str:
+        """What the field says before the agent speaks."""
+        return mark(self.instance) if self.instance else ""
 
 
 def render(plan: Plan, target: JobTarget) -> JobScript:
@@ -76,6 +84,8 @@ def job_options(resources: Resources, target: JobTarget, *, requeue: bool = Fals
         constraint=resources.constraint,
         exclusive=resources.exclusive,
         requeue=requeue,
+        comment=target.mark if target.comment_field == "comment" else "",
+        extra=target.mark if target.comment_field == "extra" else "",
     )
 
 
@@ -117,6 +127,8 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
         secrets=tuple(plan.secrets),
         client_ca=target.client_ca,
         comment_field=target.comment_field,
+        gateway=target.instance,
+        requeue=plan.lifecycle.requeue,
     )
 
 

@@ -28,6 +28,10 @@ _WHOLE: Final = (
 )
 _ANY_STATE: Final = ("--noheader", "--all", "--states=all")
 _EACH: Final = "for id; do "
+# sbatch may wait minutes for a controller that hangs. After this long nobody knows of it any more, so it must end:
+# what is looked up by name later (SUBMIT_LIFE in gateway.model.session) must not be sent after that.
+SBATCH_SECONDS: Final = 40
+_BOUNDED: Final = f'limit=$(command -v timeout) && limit="$limit -k 5 {SBATCH_SECONDS}"; '
 _ASKING: Final = "LC_ALL=C.UTF-8 SLURM_TIME_FORMAT=%s "
 
 _SQUEUE_FIELDS: Final = (
@@ -97,7 +101,7 @@ def sbatch(script: JobScript) -> Command:
     """
     text = script.text.encode()
     whole = _WHOLE.replace("LENGTH", str(len(text)))
-    start = f"{_FIND}{whole}{_CLEAN}{_START}"
+    start = f"{_FIND}{_BOUNDED}{whole}{_CLEAN}$limit {_START}"
     told = (f"--{name}" if value is None else f"--{name}={value}" for name, value in script.options.arguments())
     options = ("--parsable", "--export=ALL", *told)
     return Command(("sh", "-c", start, "sh", "sbatch", *options), text)

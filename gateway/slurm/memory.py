@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from gateway.model.announcement import parse
-from gateway.model.job import JobState, SeenJob
+from gateway.model.job import LEFT_QUEUE, JobState, SeenJob
 
 KEPT: Final = 20_000
 CHANGED_A_LOOK: Final = 100  # a thousand jobs that end at once must not make one look last for seconds
@@ -124,6 +124,7 @@ def left_queue(job: SeenJob) -> SeenJob:
     return job.model_copy(
         update={
             "state": JobState.UNKNOWN,
+            "flags": job.flags | {LEFT_QUEUE},
             "reason": f"not in the queue any more; accounting still says {job.state}",
         }
     )

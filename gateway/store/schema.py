@@ -99,7 +99,9 @@ jobs = Table(
     Column("name", String(63), nullable=False, unique=True),
     Column("intent_at", UtcDateTime),
     Column("missed_at", UtcDateTime),
+    Column("misses", Integer, nullable=False, server_default="0"),
     Column("not_before", UtcDateTime),
+    Column("tries", Integer, nullable=False, server_default="0"),
     Column("job_id", BigInteger, index=True),
     Column("state", String(16)),
     Column("reason", Text, nullable=False),
@@ -109,6 +111,7 @@ jobs = Table(
     Column("comment", Text, nullable=False),
     Column("restarts", Integer, nullable=False),
     Column("position", Integer),
+    Column("time_limit", Integer),
     Column("submitted_at", UtcDateTime),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
@@ -177,4 +180,17 @@ leases = Table(
     Column("seconds", Float, nullable=False),
     Column("taken_at", UtcDateTime, nullable=False),
     Column("renewed_at", UtcDateTime, nullable=False),
+)
+
+instance = Table("instance", metadata, Column("id", String(32), primary_key=True))
+
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("cluster", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("unix_user", String(63), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )

@@ -170,6 +170,8 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
         yield after, "session.reason", {"phase": after.word, **_waiting(after)}
     if after.job.job_id != before.job.job_id:
         yield after, "session.submitted", {"job_id": after.job.job_id, "attempt": after.job.attempt}
+    if after.job.time_limit != before.job.time_limit and before.job.time_limit is not None:
+        yield after, "session.time_limit", {"minutes": after.job.time_limit, "before": before.job.time_limit}
     for name, condition in after.conditions.items():
         if condition != before.conditions.get(name):
             data = {"name": name, "status": condition.status, "message": condition.message}

@@ -81,3 +81,19 @@ def test_a_batch_job_takes_a_push_too(agent: Any) -> None:
     assert agent.ask("secrets", word="secrets", values={"TOKEN": SECRET})["ok"]
     assert agent.ends() == 0
     assert agent.output == SECRET
+
+
+def test_a_job_that_may_be_requeued_keeps_the_file_until_it_has_ended_for_good(agent: Any) -> None:
+    path = stage(agent, {"TOKEN": SECRET})
+    agent.start(agent.spec(secrets=["TOKEN"], requeue=True))
+    assert seen(agent) == SECRET
+    agent.stop()  # as `scontrol requeue` does
+    agent.ends()
+    assert path.stat().st_mode & 0o777 == 0o600
+    agent.comments_file.unlink()
+    agent.start(agent.spec(secrets=["TOKEN"], requeue=True), SLURM_RESTART_COUNT="1")
+    assert seen(agent) == SECRET
+    with agent.connect() as sock:
+        sock.sendall(b"GET /exit?code=3 HTTP/1.1\r\nhost: x\r\n\r\n")
+        agent.ends()
+    assert not path.exists()

@@ -1,23 +1,28 @@
 """A gateway on a real database of each kind and a real catalogue, before the shipped in-memory Slurm."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.core import sessions
 from gateway.core.context import Cluster, Gateway
 from gateway.core.leases import Hold, moment
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import ClusterLoop
+from gateway.model.api import SessionRequest
+from gateway.model.image import Image
 from gateway.model.lease import Lease, Server
 from gateway.model.principal import Principal, Role
+from gateway.model.session import Session
 from gateway.network.fake import FakeAgents
 from gateway.settings import Settings
 from gateway.slurm.fake import FakeSlurm
 from gateway.slurm.mounted import MountedFiles
-from gateway.store import leases
+from gateway.store import images, leases
 from gateway.store.database import Database
 from gateway.store.leases import Grip
 
@@ -36,12 +41,21 @@ class Time:
     """A clock that moves when it is told to."""
 
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    passed: float = 1000.0
 
     def __call__(self) -> datetime:
         return self.now
 
     def pass_(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+        self.passed += seconds
+
+    def set_(self, seconds: float) -> None:
+        """Somebody sets the time of day, forth or back; nothing passes."""
+        self.now += timedelta(seconds=seconds)
+
+    def moment(self) -> float:
+        return self.passed
 
 
 ANN = Principal(name="ann", projects={"default": Role.MEMBER}, unix={"c": "ann"})
@@ -103,15 +117,30 @@ async def world(tmp_path: Path, recipes: Path, database: Database) -> AsyncItera
     cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(user="ann"))
     gateway = Gateway(
         settings=settings,
+        instance="0a1b2c3d",
         db=database,
         clusters={"c": cluster},
         catalogue=Catalogue([recipes]),
         agents=agents,
         client_ca="-----BEGIN CERTIFICATE-----\n",
         clock=time,
+        moment=time.moment,
     )
     server = Server(name="only", host="here", pid=1, started=1, place="", clusters=("c",), seconds=LONG)
     terms = await database.write(leases.beat, server, [], [Lease(cluster="c")], [])
     hold = Hold(Grip("c", server.name, terms["c"]), LONG, moment())
     yield World(gateway, slurm, agents, time, ClusterLoop(gateway, cluster, hold), hold, home)
     await cluster.close()
+
+
+@pytest.fixture
+async def ask(world: World) -> Callable[..., Awaitable[Session]]:
+    """Asks for a session of a recipe whose image is there."""
+    image = Image(cluster="c", name="base", sha256="b" * 64, path="/i/base.sif", size=1, built_at=world.time())
+    await world.gateway.db.write(images.save, image)
+
+    async def create(recipe: str = "count", key: str | None = None, **request: Any) -> Session:
+        wanted = SessionRequest(recipe=recipe, **request)
+        return (await sessions.create(world.gateway, world.caller, wanted, idempotency_key=key))[0]
+
+    return create

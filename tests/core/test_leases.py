@@ -105,6 +105,7 @@ async def a_server(
         for name, slurm in slurms.items()
     }
     gateway = Gateway(
+        instance="0a1b2c3d",
         settings=settings,
         db=database,
         clusters=clusters,

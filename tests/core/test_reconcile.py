@@ -10,28 +10,13 @@ from gateway.core.context import Bell
 from gateway.errors import Conflict, ImageMissing, ParameterInvalid, RecipeNotFound, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.api import SessionRequest
-from gateway.model.image import Image
 from gateway.model.job import JobState
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
-from gateway.store import images
 
 ENDPOINT = Endpoint(host="10.0.0.1", port=4000, fingerprint="a" * 64)
 READY = f"sluice/1 ready tcp={ENDPOINT.host}:{ENDPOINT.port} sha256={ENDPOINT.fingerprint}"
 Ask = Callable[..., Awaitable[Session]]
-
-
-@pytest.fixture
-async def ask(world: Any) -> Ask:
-    """Asks for a session of a recipe whose image is there."""
-    image = Image(cluster="c", name="base", sha256="b" * 64, path="/i/base.sif", size=1, built_at=world.time())
-    await world.gateway.db.write(images.save, image)
-
-    async def create(recipe: str = "count", key: str | None = None, **request: Any) -> Session:
-        wanted = SessionRequest(recipe=recipe, **request)
-        return (await sessions.create(world.gateway, world.caller, wanted, idempotency_key=key))[0]
-
-    return create
 
 
 async def now(world: Any, session: Session) -> Session:
@@ -85,7 +70,10 @@ async def test_a_lost_request_is_sent_again_after_slurm_denied_it_twice(world: A
     session = await ask()
     world.slurm.faults.lose_requests = 1
     await world.turn(3)
-    assert len(world.slurm.submitted()) == 0
+    for seconds in (60, 35, 10):
+        world.time.pass_(seconds)
+        await world.turn(2)
+        assert len(world.slurm.submitted()) == 0
     world.time.pass_(11)
     await world.turn(3)
     assert len(world.slurm.submitted()) == 1

@@ -98,7 +98,9 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
  "secrets": [],
  "secrets_timeout": 300.0,
  "client_ca": "(the gateway's CA)\n",
- "comment_field": "comment"
+ "comment_field": "comment",
+ "gateway": "",
+ "requeue": false
 }
 SLUICE_SPEC
 base64 -d >"$runtime/agent.pyz" <<'SLUICE_AGENT' || give_up "cannot write $runtime/agent.pyz" 73

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from gateway.model import session as life
 from gateway.model.announcement import Endpoint
-from gateway.model.job import Job, JobState, SeenJob, job_name
+from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob, job_name
 from gateway.model.jobspec import HttpProbe
 from gateway.model.plan import PinnedImage, Plan, PlannedService
-from gateway.model.session import Act, Phase, Session
+from gateway.model.session import Act, Phase, Session, Step
+from gateway.slurm.commands import SBATCH_SECONDS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ID = "01JD0000000000000000000000"
@@ -68,11 +69,74 @@ def test_an_intent_without_an_answer_is_looked_up_never_repeated() -> None:
     assert step.act is Act.FIND
 
 
-def test_not_found_once_is_not_enough_to_send_again() -> None:
-    doubtful = life.not_found(session(job={"intent_at": NOW}), NOW)
-    assert doubtful.job.intent_at == NOW
-    assert life.not_found(doubtful, NOW + timedelta(seconds=5)).job.intent_at == NOW
-    assert life.not_found(doubtful, NOW + life.MISSED_GRACE).job.intent_at is None
+def test_a_denial_counts_once_no_submit_can_be_under_way_and_two_of_them_apart() -> None:
+    current = life.not_found(session(job={"intent_at": NOW}), NOW, life.SUBMIT_LIFE - timedelta(seconds=1))
+    assert (current.job.missed_at, current.job.intent_at) == (None, NOW), "one may still be under way"
+    at = NOW + timedelta(minutes=5)
+    current = life.not_found(current, at, life.SUBMIT_LIFE)
+    assert (current.job.missed_at, current.job.intent_at) == (at, NOW)
+    assert life.not_found(current, at + timedelta(seconds=5), life.SUBMIT_LIFE).job.intent_at == NOW
+    assert life.not_found(current, at + life.DENIED_FOR, life.SUBMIT_LIFE).job.intent_at is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 60), st.floats(-600, 600)), max_size=30))
+def test_a_submit_is_repeated_only_when_the_one_before_is_certainly_over(story: list[tuple[float, float]]) -> None:
+    """Time passes, and somebody sets the clock forth and back as they like."""
+    current, now, age, denials = session(job={"intent_at": NOW}), NOW, timedelta(0), 0
+    for passed, set_by in story:
+        age += timedelta(seconds=passed)
+        now += timedelta(seconds=passed + set_by)
+        step = life.step(current, None, now)
+        assert step is not None
+        assert step.act in {None, Act.FIND}
+        if step.act is Act.FIND:
+            denials += age >= life.SUBMIT_LIFE
+            current = life.not_found(step.session, now, age)
+        if current.job.intent_at is None:
+            assert age >= life.SUBMIT_LIFE
+            assert denials >= 2
+            return
+
+
+def test_an_intent_that_was_not_acted_on_at_once_is_not_acted_on() -> None:
+    asked = session(job={"intent_at": NOW})
+    young, old = timedelta(seconds=1), life.SEND_WITHIN
+    assert life.may_send(asked, NOW + young, young)
+    assert not life.may_send(asked, NOW + young, old), "the process was stopped and the clock set back"
+    assert not life.may_send(asked, NOW + old, young), "the whole machine was stopped"
+    assert not life.may_send(asked, NOW - young, young), "a clock that was set back says nothing of its age"
+    assert life.SEND_WITHIN + timedelta(seconds=SBATCH_SECONDS + 5) < life.SUBMIT_LIFE
+
+
+def test_a_late_answer_changes_no_later_intent_and_no_other_job() -> None:
+    later = session(job={"intent_at": NOW + timedelta(minutes=5)})
+    refused = life.not_submitted(later, "no", NOW, again_after=timedelta(seconds=1), intent_at=NOW)
+    assert refused == later
+    assert life.submitted(submitted(), 8, NOW) == submitted()
+    assert life.not_found(submitted(), NOW, life.SUBMIT_LIFE) == submitted()
+
+
+@given(st.integers(0, 100), st.floats(0, 1, exclude_max=True))
+def test_a_pause_grows_and_has_a_bound(tries: int, chance: float) -> None:
+    pause = life.pause(tries, chance)
+    assert timedelta(0) < pause <= life.LONGEST_PAUSE
+    assert pause <= 2 * life.pause(tries + 1, 0.0)
+    assert life.pause(100, chance) >= life.LONGEST_PAUSE / 2
+
+
+def test_what_waits_for_a_limit_is_tried_when_others_of_its_user_end() -> None:
+    def waiting(number: int, **changes: object) -> Session:
+        job = {"not_before": NOW + timedelta(minutes=1), "tries": 3}
+        return session(job=job).model_copy(update={"id": f"01JD{number:022}", "reason": "limit", **changes})
+
+    first, second, other = waiting(1), waiting(2), waiting(3, unix_user="ben")
+    ended = submitted(phase=Phase.STOPPED)
+    (woken,) = life.make_room([second, other, first], [ended])
+    assert (woken.id, woken.job.not_before, woken.job.tries) == (first.id, None, 0)
+    assert [one.id for one in life.make_room([second, first, other], [ended, ended])] == [first.id, second.id]
+    step = life.step(woken, None, NOW)
+    assert step is not None
+    assert step.act is Act.SUBMIT
 
 
 def test_a_stop_before_the_job_exists_needs_no_slurm() -> None:
@@ -170,14 +234,31 @@ def test_what_ended_because_it_was_told_to_is_stopped(kind: str) -> None:
     assert (step.session.phase, step.session.reason) == (Phase.STOPPED, "stopped")
 
 
-def test_a_job_that_nobody_knows_is_lost_only_after_long() -> None:
-    first = life.step(submitted(phase=Phase.READY), None, NOW)
-    assert first is not None
-    assert first.session.phase is Phase.READY
-    assert life.step(first.session, None, NOW + timedelta(minutes=5)) is None
-    lost = life.step(first.session, None, NOW + life.LOST_AFTER)
+@pytest.mark.parametrize("answer", [None, seen(JobState.UNKNOWN, flags=frozenset({LEFT_QUEUE}))])
+def test_a_job_that_nobody_knows_is_lost_only_after_many_answers(answer: SeenJob | None) -> None:
+    current, now = submitted(phase=Phase.READY), NOW
+    for _ in range(life.LOST_AFTER):
+        step = life.step(current, answer, now)
+        assert step is not None
+        assert step.session.phase is Phase.READY
+        current, now = step.session, now + life.MISS_EVERY
+        assert life.step(current, answer, now - timedelta(seconds=1)) == Step(session=current), "not counted twice"
+    lost = life.step(current, answer, now)
     assert lost is not None
     assert (lost.session.phase, lost.session.reason) == (Phase.FAILED, "job_lost")
+
+
+def test_an_hour_without_answers_is_no_sign_that_a_job_is_lost() -> None:
+    first = life.step(submitted(phase=Phase.READY), None, NOW)
+    assert first is not None
+    silent = seen(JobState.UNKNOWN, reason="not in the queue any more, and accounting does not answer: refused")
+    for answer in (None, silent, None):
+        after = life.step(first.session, answer, NOW + timedelta(hours=1))
+        assert after is not None
+        assert not after.session.phase.ended
+    back = life.step(first.session, seen(JobState.RUNNING), NOW + timedelta(hours=1))
+    assert back is not None
+    assert (back.session.job.misses, back.session.job.missed_at) == (0, None)
 
 
 def test_a_job_that_got_our_number_is_not_ours() -> None:
@@ -186,6 +267,33 @@ def test_a_job_that_got_our_number_is_not_ours() -> None:
     assert step is not None
     assert not step.session.phase.ended
     assert step.session.job.missed_at == NOW
+
+
+def test_the_job_that_began_an_attempt_first_is_the_sessions() -> None:
+    told = seen(JobState.FAILED, exit_code=75, comment="sluice/1@0a ended reason=duplicate code=75 holder=5")
+    step = life.step(submitted(), told, NOW)
+    assert step is not None
+    assert (step.session.phase, step.session.job.job_id, step.act) == (Phase.QUEUED, 5, None)
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("service", Phase.STARTING), ("batch", Phase.READY)])
+def test_a_suspended_job_says_so_and_goes_on_when_resumed(kind: str, phase: Phase) -> None:
+    before = submitted(kind, phase=Phase.READY, endpoint=ENDPOINT if kind == "service" else None)
+    step = life.step(before, seen(JobState.SUSPENDED, comment=READY), NOW)
+    assert step is not None
+    assert (step.session.phase, step.session.reason, step.session.endpoint) == (phase, "suspended", None)
+    assert "resumed" in step.session.message
+    resumed = life.step(step.session, seen(JobState.RUNNING, comment=READY), NOW)
+    assert resumed is not None
+    assert resumed.session.reason == ""
+    assert resumed.act is (Act.PROBE if kind == "service" else None)
+
+
+def test_what_was_staged_goes_with_the_session() -> None:
+    secret = submitted("batch").plan.model_copy(update={"secrets": ("TOKEN",)})
+    step = life.step(submitted("batch", plan=secret), seen(JobState.COMPLETED, exit_code=0), NOW)
+    assert step is not None
+    assert step.act is Act.TIDY
 
 
 def test_unreachable_changes_a_condition_and_nothing_else() -> None:
@@ -201,8 +309,16 @@ told = st.builds(
     SeenJob,
     job_id=st.just(7),
     state=states,
-    flags=st.frozensets(st.sampled_from(["COMPLETING", "REQUEUED", "CONFIGURING"]), max_size=2),
-    comment=st.sampled_from(["", READY, "sluice/1 ended reason=stopped code=0", "hello"]),
+    flags=st.frozensets(st.sampled_from(["COMPLETING", "REQUEUED", "CONFIGURING", LEFT_QUEUE]), max_size=2),
+    comment=st.sampled_from(
+        [
+            "",
+            READY,
+            "sluice/1 ended reason=stopped code=0",
+            "sluice/1@a ended reason=duplicate code=75 holder=9",
+            "hello",
+        ]
+    ),
     exit_code=st.integers(0, 255) | st.none(),
 )
 
