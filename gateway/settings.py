@@ -50,6 +50,12 @@ class ClusterSettings(Section):
     user_ca_key_file: Path | None = Field(
         None, description="Private key of the user CA that sshd trusts; signs certificates of a few minutes."
     )
+    ssh_key_file: Path | None = Field(
+        None, description="Private key for the login node, in place of a user CA; without a pass phrase."
+    )
+    ssh_agent: bool = Field(
+        default=False, description="Log in with the keys of the agent at SSH_AUTH_SOCK, in place of a user CA."
+    )
     build_host: str | None = Field(None, description="Where images are built; unset: on the login node.")
     build_port: int = Field(22, description="Port of the build host's sshd.")
     image_dir: str = Field("~/.sluice/images", description="Folder of the images on the cluster.")

@@ -15,7 +15,8 @@ from gateway.slurm.places import WithPlaces
 from gateway.slurm.rest import RestScheduler
 from gateway.slurm.rest_http import RestClient
 from gateway.slurm.sftp import SftpFiles
-from gateway.slurm.ssh import SshConnections, SshTarget
+from gateway.slurm.ssh import SshConnections
+from gateway.slurm.ssh_login import SshTarget
 from gateway.slurm.tokens import Tokens
 from gateway.slurm.transport import LocalShell, SshShell
 
@@ -104,9 +105,14 @@ def _rest_client(cluster: ClusterSettings, name: str, cost: Cost) -> RestClient:
 def _target(cluster: ClusterSettings, name: str, key: str, host: str, port: int) -> SshTarget:
     if cluster.known_hosts_file is None:
         raise _missing(name, "known_hosts_file", key)
-    if cluster.user_ca_key_file is None:
-        raise _missing(name, "user_ca_key_file", key)
-    return SshTarget(host, port, cluster.known_hosts_file, cluster.user_ca_key_file)
+    if cluster.ssh_key_file is None and cluster.user_ca_key_file is None and not cluster.ssh_agent:
+        raise _missing(name, "user_ca_key_file (or ssh_key_file, or ssh_agent)", key)
+    if sum((cluster.ssh_key_file is not None, cluster.user_ca_key_file is not None, cluster.ssh_agent)) > 1:
+        raise SettingsInvalid(
+            f"clusters.{name}: more than one of user_ca_key_file, ssh_key_file and ssh_agent is set",
+            hint="One way to log in: certificates by the user CA where jobs run as many users; else a key or an agent.",
+        )
+    return SshTarget(host, port, cluster.known_hosts_file, cluster.user_ca_key_file, cluster.ssh_key_file)
 
 
 def _missing(name: str, field: str, because: str) -> SettingsInvalid:

@@ -13,7 +13,8 @@ import asyncssh
 
 from gateway.core.ports import FileStat
 from gateway.errors import FilesUnavailable, Forbidden, Invalid, NotFound
-from gateway.slurm.ssh import SshConnections, Unreachable
+from gateway.slurm.ssh import SshConnections
+from gateway.slurm.ssh_login import Unreachable
 
 _CHUNK: Final = 1 << 18
 _GONE: Final = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)

@@ -1,51 +1,84 @@
-"""One ssh connection for each user to one host, by certificates of a few minutes that the gateway signs.
+"""One ssh connection for each user to one host, as whoever `ssh_login` can prove to be.
 
 A connection is opened on first use, shared by everything that runs as that user, kept alive, closed when idle
-and opened again when it broke. Host keys are always checked.
+and opened again when it broke; a host that does not let us in is asked again ever more seldom. Host keys are
+always checked.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import asyncssh
 
 from gateway.errors import Forbidden
+from gateway.slurm.ssh_login import LIFE, SshTarget, Unreachable, login
 
-LIFE: Final = 300.0
-SKEW: Final = 60.0
 # OpenSSH's MaxSessions is 10 unless a site says otherwise; one is left for the SFTP session.
 SESSIONS: Final = 8
-
-
-class Unreachable(Exception):
-    """No connection, or it broke; the words say where and why."""
-
-
-@dataclass(frozen=True)
-class SshTarget:
-    """A host and what is needed to enter it as anyone: the user CA's private key, and the host's known key."""
-
-    host: str
-    port: int
-    known_hosts_file: Path
-    user_ca_key_file: Path
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
 
 
 @dataclass
 class _Link:
     connection: asyncssh.SSHClientConnection
-    sessions: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SESSIONS))
+    running: int = 0  # commands
+    limit: int = SESSIONS
+    ended: asyncio.Condition = field(default_factory=asyncio.Condition)
     users: int = 0
     sftp: asyncssh.SFTPClient | None = None
     opening_sftp: asyncio.Lock = field(default_factory=asyncio.Lock)
     closer: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class _Silence:
+    """A host that does not let the user in: when it is asked again (loop time), and what it said."""
+
+    until: float
+    pause: float
+    words: Unreachable | Forbidden
+
+
+class Session:
+    """Room for one command on the user's connection. `started`: it may be running there."""
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+        self._inside = False
+        self.started = False
+
+    async def open(self, command: str) -> "asyncssh.SSHClientProcess[bytes]":
+        """Start it, as soon as sshd opens a session; asyncssh's ChannelOpenError if it opens none at all."""
+        link = self._link
+        while True:
+            await self._enter()
+            self.started = True  # from here on it may be: the request to run it may arrive, and its answer not
+            try:
+                return await link.connection.create_process(command, encoding=None)
+            except asyncssh.ChannelOpenError:
+                self.started = link.connection.is_closed()  # else the host itself refused
+                others = link.running - 1
+                if self.started or not others:
+                    raise
+                link.limit = min(link.limit, others)  # its MaxSessions is lower than we thought: wait in line
+                await self.leave()
+
+    async def _enter(self) -> None:
+        async with self._link.ended:
+            await self._link.ended.wait_for(lambda: self._link.running < self._link.limit)
+            self._link.running += 1
+            self._inside = True
+
+    async def leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._link.running -= 1
+            async with self._link.ended:
+                self._link.ended.notify()
 
 
 class SshConnections:
@@ -69,16 +102,21 @@ class SshConnections:
         self._life = life
         self._links: dict[str, _Link] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._silent: dict[str, _Silence] = {}
 
     def __str__(self) -> str:
         return str(self._target)
 
     @asynccontextmanager
-    async def session(self, user: str) -> AsyncIterator[asyncssh.SSHClientConnection]:
-        """The user's connection, for one session on it. Unreachable; Forbidden if the host refuses the user."""
+    async def session(self, user: str) -> AsyncIterator[Session]:
+        """Room for one command as the user. Unreachable; Forbidden if the host refuses the user."""
         link = await self._link(user)
-        async with link.sessions, self._used(user, link):
-            yield link.connection
+        async with self._used(user, link):
+            session = Session(link)
+            try:
+                yield session
+            finally:
+                await session.leave()
 
     @asynccontextmanager
     async def sftp(self, user: str) -> AsyncIterator[asyncssh.SFTPClient]:
@@ -139,16 +177,32 @@ class SshConnections:
             return link
 
     async def _connect(self, user: str) -> asyncssh.SSHClientConnection:
-        key, certificate = await asyncio.to_thread(self._certificate, user)
+        """A new connection; not tried again at once where the last try failed."""
+        loop = asyncio.get_running_loop()
+        silence = self._silent.get(user)
+        if silence is not None and loop.time() < silence.until:
+            raise silence.words
+        try:
+            connection = await self._try(user)
+        except (Unreachable, Forbidden) as error:
+            pause = min(LONGEST_PAUSE, 2 * silence.pause) if silence is not None else FIRST_PAUSE
+            self._silent[user] = _Silence(loop.time() + pause, pause, error)
+            raise
+        self._silent.pop(user, None)
+        return connection
+
+    async def _try(self, user: str) -> asyncssh.SSHClientConnection:
+        target = self._target
+        proof = await asyncio.to_thread(login, target, user, self._now(), self._life)
         try:
             return await asyncssh.connect(
-                self._target.host,
-                self._target.port,
+                target.host,
+                target.port,
                 username=user,
-                client_keys=[(key, certificate)],
-                known_hosts=str(self._target.known_hosts_file),
+                client_keys=proof.keys,
+                agent_path=proof.agent,
+                known_hosts=str(target.known_hosts_file),
                 config=None,
-                agent_path=None,
                 preferred_auth="publickey",
                 keepalive_interval=self._keepalive,
                 keepalive_count_max=3,
@@ -156,44 +210,11 @@ class SshConnections:
                 login_timeout=self._connect_timeout,
             )
         except asyncssh.PermissionDenied as error:
-            raise Forbidden(
-                f"{self._target} does not let {user} in: {_words(error)}",
-                hint="Does its sshd trust the user CA (TrustedUserCAKeys), and is there such an account?",
-            ) from error
+            raise Forbidden(f"{target} does not let {user} in: {_words(error)}", hint=proof.hint) from error
         except asyncssh.HostKeyNotVerifiable as error:
-            raise Unreachable(
-                f"{self._target} shows a host key that {self._target.known_hosts_file} does not hold"
-            ) from error
+            raise Unreachable(f"{target} shows a host key that {target.known_hosts_file} does not hold") from error
         except (asyncssh.Error, OSError, TimeoutError) as error:
-            raise Unreachable(f"{self._target} cannot be reached: {_words(error)}") from error
-
-    def _certificate(self, user: str) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
-        """A key made for this connection only, and the CA's word that it is the user's, for a few minutes."""
-        try:
-            authority = asyncssh.read_private_key(self._target.user_ca_key_file)
-        except (OSError, asyncssh.KeyImportError) as error:
-            raise Unreachable(
-                f"user_ca_key_file {self._target.user_ca_key_file} cannot be read: {_words(error)}"
-            ) from error
-        if not self._target.known_hosts_file.is_file():
-            raise Unreachable(
-                f"known_hosts_file {self._target.known_hosts_file} does not exist, and host keys are always checked"
-            )
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        now = self._now()
-        certificate = authority.generate_user_certificate(
-            key,
-            f"sluice:{user}",
-            principals=[user],
-            valid_after=int(now - SKEW),
-            valid_before=int(now + self._life),
-            permit_x11_forwarding=False,
-            permit_agent_forwarding=False,
-            permit_port_forwarding=False,
-            permit_pty=False,
-            permit_user_rc=False,
-        )
-        return key, certificate
+            raise Unreachable(f"{target} cannot be reached: {_words(error)}") from error
 
 
 def _words(error: BaseException) -> str:

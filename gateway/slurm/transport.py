@@ -5,6 +5,7 @@ given in `env` can be read by others on that machine (`ps`), so it is no place f
 """
 
 import asyncio
+import math
 import os
 import pwd
 import shlex
@@ -17,7 +18,8 @@ import asyncssh
 
 from gateway.core.ports import CommandResult, LineHandler
 from gateway.errors import Forbidden, Invalid, Unavailable
-from gateway.slurm.ssh import SshConnections, Unreachable
+from gateway.slurm.ssh import Session, SshConnections
+from gateway.slurm.ssh_login import Unreachable
 
 _CHUNK: Final = 1 << 16
 
@@ -109,16 +111,13 @@ class SshShell:
     ) -> CommandResult:
         _check(argv)
         words = [*(["env", *(f"{name}={value}" for name, value in env.items())] if env else []), *argv]
+        if timeout is not None:  # what we no longer wait for shall not run on there, whatever becomes of the connection
+            words = ["timeout", "-k", "5", str(math.ceil(timeout) + 2), *words]
         command = shlex.join(words)  # the one place where anything is quoted
-        started = False
+        session: Session | None = None
         try:
-            async with asyncio.timeout(timeout), self._connections.session(user) as connection:
-                started = True  # from here on it may be: the request to run it may arrive, and its answer not
-                try:
-                    process = await connection.create_process(command, encoding=None)
-                except asyncssh.ChannelOpenError:
-                    started = connection.is_closed()  # else the host itself refused
-                    raise
+            async with asyncio.timeout(timeout), self._connections.session(user) as session:
+                process = await session.open(command)
                 try:
                     return await _follow(process, stdin, on_line)
                 finally:
@@ -128,15 +127,18 @@ class SshShell:
                             process.terminate()
                         process.close()
         except TimeoutError as error:
-            raise Unavailable(
-                f"{argv[0]} on {self._connections} did not end within {timeout:g} s", started=started
-            ) from error
+            words_of_it = f"{argv[0]} on {self._connections} did not end within {timeout:g} s"
+            raise Unavailable(words_of_it, started=_started(session)) from error
         except Unreachable as error:
-            raise Unavailable(f"{argv[0]} cannot be run: {error}", started=started) from error
+            raise Unavailable(f"{argv[0]} cannot be run: {error}", started=_started(session)) from error
         except Forbidden as error:
             raise Unavailable(error.message, hint=error.hint, started=False) from error
         except (asyncssh.Error, OSError) as error:
-            raise Unavailable(f"{argv[0]} on {self._connections}: {error}", started=started) from error
+            raise Unavailable(f"{argv[0]} on {self._connections}: {error}", started=_started(session)) from error
+
+
+def _started(session: Session | None) -> bool:
+    return session is not None and session.started
 
 
 async def _follow(

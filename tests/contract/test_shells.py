@@ -11,7 +11,8 @@ import pytest
 
 from gateway.core.ports import Shell
 from gateway.errors import Forbidden, Invalid, Unavailable
-from gateway.slurm.ssh import SshConnections, SshTarget
+from gateway.slurm.ssh import SshConnections
+from gateway.slurm.ssh_login import SshTarget
 from gateway.slurm.transport import LocalShell, SshShell
 
 
@@ -143,3 +144,59 @@ async def test_a_certificate_is_of_minutes_and_of_one_user(slurm_cluster: Any) -
     assert caught.value.details["started"] is False
     with pytest.raises(Unavailable, match="does not let nobody-here in"):
         await SshShell(SshConnections(target, time.time)).run(["true"], user="nobody-here")
+
+
+@pytest.fixture
+async def small_sshd(slurm_cluster: Any, until: Any) -> AsyncIterator[int]:
+    """The port of a second sshd on the login host that opens three sessions a connection."""
+    port, pid = 2300 + os.getpid() % 500, "/run/sshd/small.pid"
+    options = ["MaxSessions=3", f"PidFile={pid}"]
+    argv = ["/usr/sbin/sshd", "-p", str(port), *(word for option in options for word in ("-o", option))]
+    slurm_cluster.exec("login", argv)
+
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(slurm_cluster.addresses["login"], port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await until(listens, lambda yes: yes)
+    yield port
+    slurm_cluster.exec("login", ["sh", "-c", f"kill $(cat {pid})"])
+
+
+@pytest.mark.cluster
+async def test_a_host_that_opens_few_sessions_gets_them_one_after_the_other(
+    slurm_cluster: Any, connected: Any, small_sshd: int, tmp_path: Any
+) -> None:
+    known = tmp_path / "known_hosts"
+    host = slurm_cluster.addresses["login"]
+    lines = (line.split(" ", 1) for line in slurm_cluster.known_hosts.read_text().splitlines())
+    known.write_text("".join(f"[{host}]:{small_sshd} {key}\n" for hosts, key in lines if host in hosts.split(",")))
+    backend = connected(slurm_cluster, ssh_port=small_sshd, known_hosts_file=known, build_host=None)
+    await backend.files.write("alice", ".sluice-few", b"x")  # SFTP holds one of the three
+    asked = ["sh", "-c", 'echo "$SSH_CONNECTION"; sleep 0.2']
+    done = await asyncio.gather(*(backend.shell.run(asked, user="alice", timeout=60) for _ in range(12)))
+    assert len({one.stdout for one in done}) == 1  # one connection, and none was refused
+    assert {one.returncode for one in done} == {0}
+    await backend.files.remove("alice", ".sluice-few")
+    await backend.close()
+
+
+@pytest.mark.cluster
+async def test_what_is_no_longer_waited_for_does_not_run_on(
+    slurm_cluster: Any, connected: Any, run: str, until: Any
+) -> None:
+    backend = connected(slurm_cluster)
+    deaf = ["sh", "-c", f"trap '' TERM HUP; : {run}; while :; do sleep 1; done"]
+    with pytest.raises(Unavailable, match="did not end within"):
+        await backend.shell.run(deaf, user="alice", timeout=0.5)
+
+    async def processes() -> str:
+        said: str = slurm_cluster.exec("login", ["pgrep", "-f", run], user="alice", check=False).stdout
+        return said
+
+    await until(processes, lambda said: not said.strip(), 30)
+    await backend.close()
