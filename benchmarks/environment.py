@@ -40,12 +40,13 @@ script: |
 
 @dataclass(frozen=True)
 class Environment:
-    """A cluster and the gateway's address and token."""
+    """A cluster, and the gateway's address, token and process."""
 
     cluster: Cluster
     url: str
     token: str
     config: Path
+    pid: int
 
     @property
     def headers(self) -> dict[str, str]:
@@ -88,7 +89,7 @@ def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
         process = subprocess.Popen(command, env={**os.environ, "SLUICE_CONFIG": str(config)}, stdout=log, stderr=log)
     try:
         _until_ready(url, process, folder / "gateway.log")
-        yield Environment(cluster, url, (folder / "state" / "token").read_text().strip(), config)
+        yield Environment(cluster, url, (folder / "state" / "token").read_text().strip(), config, process.pid)
     finally:
         process.terminate()
         process.wait()

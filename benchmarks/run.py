@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from benchmarks import commands, launch, proxy, submit
+from benchmarks import commands, launch, poller, proxy, submit
 from benchmarks.environment import environment
 from benchmarks.report import Row, save, show
 
-MEASUREMENTS = {"commands": commands, "submit": submit, "launch": launch, "proxy": proxy}
+MEASUREMENTS = {"commands": commands, "submit": submit, "launch": launch, "proxy": proxy, "poller": poller}
 
 
 def main(names: list[str]) -> None:
