@@ -37,20 +37,20 @@ def measure(env: Environment) -> Iterator[Row]:
         naive = _naive(env)
         env.cluster.service("ctl", "restart", "slurmrestd")
         _until(lambda: _answers(env), 30)
-        windows = {}
-        for sessions in SESSIONS:
-            _grow(env, sessions)
-            windows[sessions] = _window(env)
+        windows: dict[int, Window] = {}
+        for number in SESSIONS:
+            _grow(env, number)
+            windows[number] = _window(env)
         most = windows[SESSIONS[-1]]
         events = _events(env)
         memory = Spent.now(env.cluster, env.pid).memory
     among = f"{OTHERS} jobs of others, {SESSIONS[-1]} sessions; raw: GET /jobs/ every second"
     yield Row("poll", "s", most.seconds, naive.seconds, note=among)
     yield Row("poll", "MB", most.bytes / 1e6, naive.bytes / 1e6)
-    for name, window in windows.items():
+    for number, window in windows.items():
         kinds = ", ".join(f"{kind.removeprefix('REQUEST_')} {count:.0f}" for kind, count in window.kinds.items())
-        raw = naive.rpcs if name == SESSIONS[-1] else None
-        yield Row(f"slurmctld RPCs, {name} sessions", "1/min", window.rpcs, raw, note=kinds)
+        raw = naive.rpcs if number == SESSIONS[-1] else None
+        yield Row(f"slurmctld RPCs, {number} sessions", "1/min", window.rpcs, raw, note=kinds)
     for name, cpu in most.cpu.items():
         yield Row(f"CPU of {name}", "s/min", cpu, naive.cpu.get(name) or None)
     yield Row("memory of slurmrestd before", "MB", windows[SESSIONS[0]].memory, naive.memory_before)
@@ -87,7 +87,7 @@ def _grow(env: Environment, sessions: int) -> None:
     """
     have = len(queued(env.cluster, f"--user={OURS}"))
     running = min(RUNNING, sessions - 1) if have <= 1 else 0
-    for number, partition, command in ((running, "cpu", "sleep 3600"), (sessions - have - running, NEAR, "sleep 1")):
+    for number, partition, command in ((running, "cpu", "sleep 3600"), (sessions - have - running, NEAR, "sleep 3")):
         request = SessionRequest(
             recipe="shell-command",
             parameters={"command": command},

@@ -81,6 +81,7 @@ class ClusterLoop:
             name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
         )
         self._failures = 0
+        self._live: Mapping[str, Session] = {}
         self._next_look = 0.0
         self.name = cluster.name
         self.answered: datetime | None = None
@@ -122,7 +123,8 @@ class ClusterLoop:
         loop = asyncio.get_running_loop()
         began = loop.time()
         acting = set(self._acting)  # before the read: what an act records while we read is not news to us
-        live = await gateway.db.read(store.live, self.name)
+        live = await gateway.db.read(store.live, self.name, self._live)
+        self._live = {session.id: session for session in live}
         idle = [session for session in live if session.id not in acting]
         self._intents.keep({session.id for session in live if session.job.job_id is None})
         seen = await self._look(idle)

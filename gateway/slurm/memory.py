@@ -12,13 +12,14 @@ from gateway.model.job import LEFT_QUEUE, JobState, SeenJob
 KEPT: Final = 20_000
 CHANGED_A_LOOK: Final = 100  # a thousand jobs that end at once must not make one look last for seconds
 AWAITED_A_LOOK: Final = 50
-QUIET_EVERY: Final = 2.0  # seconds for each job that is asked about on no hint: the same for one job and for 10,000
+QUIET_EVERY: Final = 4.0  # seconds for each job that is asked about on no hint: the same for one job and for 10,000
 QUIET_A_LOOK: Final = 10
 
 _REASON_AFTER: Final = 10.0  # a pending job's reason may change
 _QUIET_AFTER: Final = 60.0  # a running, announced job's time limit may change
 _SILENT_SHARE: Final = 1 / 20  # a running job that has not announced: asked after 5 % of the time it has run,
 _SILENT_AT_MOST: Final = 30.0  # but at least this often
+_SILENT_AT_LEAST: Final = 2.0  # and one of which no news is awaited not at every look
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def patience(job: SeenJob, now: datetime, *, awaited: bool = False) -> float:
     if parse(job.comment) is not None:
         return _QUIET_AFTER
     ran = (now - job.start_time).total_seconds() if job.start_time else 0.0
-    return min(_SILENT_AT_MOST, max(0.0 if awaited else QUIET_EVERY, ran * _SILENT_SHARE))
+    return min(_SILENT_AT_MOST, max(0.0 if awaited else _SILENT_AT_LEAST, ran * _SILENT_SHARE))
 
 
 def left_queue(job: SeenJob) -> SeenJob:

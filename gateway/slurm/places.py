@@ -1,5 +1,6 @@
 """Where pending jobs stand in the queue, and whether their reasons changed: one `squeue`, asked seldom."""
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
@@ -20,6 +21,7 @@ NEW_EVERY: Final = 5.0  # while a job of ours waits that did not the last time
 COST: Final = 50
 HINTS_A_LOOK: Final = 50
 _TIMEOUT: Final = 30.0
+_WAITED_FOR: Final = 0.1  # seconds; an answer that takes longer is told by a later look
 
 
 class WithPlaces:
@@ -40,6 +42,7 @@ class WithPlaces:
         self._asked_for: frozenset[int] = frozenset()
         self._took = 0.0
         self._hints: list[int] = []
+        self._asking: asyncio.Task[Mapping[int, Place]] | None = None
 
     async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
         hints, self._hints = self._hints[:HINTS_A_LOOK], self._hints[HINTS_A_LOOK:]
@@ -48,9 +51,11 @@ class WithPlaces:
         if not waiting:
             return seen
         patience = EVERY if self._asked_for.issuperset(waiting) else NEW_EVERY
-        if self._monotonic() >= self._asked_at + max(patience, COST * self._took):
-            self._asked_for = frozenset(waiting)
-            before, self._places = self._places, await self._ask()
+        if self._asking is None and self._monotonic() >= self._asked_at + max(patience, COST * self._took):
+            self._asked_for, self._asked_at = frozenset(waiting), self._monotonic()
+            self._asking = asyncio.create_task(self._ask(), name="places")
+        if self._asking is not None and (await asyncio.wait({self._asking}, timeout=_WAITED_FOR))[0]:
+            before, self._places, self._asking = self._places, self._asking.result(), None
             self._hints = [i for i in waiting if i in before and i in self._places and self._moved(before, i)]
         return {job_id: self._placed(job) for job_id, job in seen.items()}
 
@@ -63,7 +68,7 @@ class WithPlaces:
         return job.model_copy(update={"position": self._places[job.job_id].position})
 
     async def _ask(self) -> Mapping[int, Place]:
-        self._asked_at = self._monotonic()
+        began = self._monotonic()
         try:
             done = await self._shell.run(commands.pending().argv, user=self._viewer, timeout=_TIMEOUT)
             return commands.parse_pending(done.stdout) if done.returncode == 0 else {}
@@ -71,7 +76,7 @@ class WithPlaces:
             log.info("places in the queue unknown", error=str(error))
             return {}
         finally:
-            self._took = self._monotonic() - self._asked_at
+            self._took = self._monotonic() - began
 
     async def submit(self, script: JobScript, user: str) -> int:
         return await self._inner.submit(script, user)
@@ -95,5 +100,8 @@ class WithPlaces:
         return await self._inner.info()
 
     async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
         await self._inner.close()
         await self._shell.close()

@@ -136,3 +136,23 @@ async def test_a_live_session_cannot_be_forgotten(database: Database, build: Bui
     await database.write(sessions.remove, ended)
     with pytest.raises(SessionNotFound):
         await database.read(sessions.get, ANN, ended.id)
+
+
+async def test_live_sessions_that_nobody_wrote_are_not_read_again(database: Database, build: Build) -> None:
+    for number in range(4):
+        await database.write(sessions.add, build(number))
+    first = {session.id: session for session in await database.read(sessions.live, "c")}
+    stale = {key: session.model_copy(update={"message": "kept"}) for key, session in first.items()}
+    one, two, three, _ = first.values()
+    await database.write(sessions.save, one, one.model_copy(update={"phase": Phase.QUEUED}), NOW)
+    await database.write(sessions.save, two, two.model_copy(update={"phase": Phase.FAILED}), NOW)
+    await database.write(sessions.add, build(9))
+    again = await database.read(sessions.live, "c", stale)
+    assert [(session.id, session.phase, session.message) for session in again] == [
+        (one.id, Phase.QUEUED, ""),
+        (three.id, Phase.REQUESTED, "kept"),
+        (build(3).id, Phase.REQUESTED, "kept"),
+        (build(9).id, Phase.REQUESTED, ""),
+    ]
+    await database.write(sessions.save, three, three.model_copy(update={"phase": Phase.STOPPED}), NOW)
+    assert three.id not in {session.id for session in await database.read(sessions.live, "c", stale)}
