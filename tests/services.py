@@ -9,7 +9,7 @@ import hashlib
 import json
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -108,7 +108,7 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(folder: Path, **reconcile: float) -> AsyncIterator[Site]:
+async def a_site(folder: Path, *, identity: Mapping[str, Any] | None = None, **reconcile: float) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
     recipes, home, state = folder / "recipes", folder / "home", folder / "state"
     for path in (recipes, home):
@@ -120,7 +120,7 @@ async def a_site(folder: Path, **reconcile: float) -> AsyncIterator[Site]:
         "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
         "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
-    settings = Settings.model_validate(values)
+    settings = Settings.model_validate({**values, "identity": identity or {}})
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
     cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost)
     database = Database(settings.database)

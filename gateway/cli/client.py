@@ -22,12 +22,20 @@ def where() -> tuple[str, str | None]:
 
     settings = load()
     url = address(settings)
-    if token is None:
+    if token is None and signed_in(url) is None:
         try:
             token = (settings.state_dir / "token").read_text().strip()
         except OSError:
             token = None
     return url, token
+
+
+def signed_in(url: str) -> str | None:
+    """The token that `sluice login` left for this gateway."""
+    from gateway.sdk import credentials
+
+    stored = credentials.load(url)
+    return stored.bearer if stored is not None else None
 
 
 def address(settings: "Settings") -> str:

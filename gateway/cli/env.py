@@ -15,10 +15,11 @@ def env(*, as_json: bool) -> None:
     \b
     eval "$(sluice env)"
     """
-    from gateway.cli.client import where
+    from gateway.cli.client import signed_in, where
     from gateway.errors import Unauthenticated
 
     url, token = where()
+    token = token or signed_in(url)
     if not token:
         raise Unauthenticated(
             "there is no token: $SLUICE_TOKEN is not set, and no token file can be read",

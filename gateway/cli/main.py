@@ -26,6 +26,8 @@ SECTIONS = {
         "image": Entry("gateway.cli.image:image", "Build, import and list images."),
     },
     "People": {
+        "login": Entry("gateway.cli.login:login", "Sign in with your institution's account."),
+        "logout": Entry("gateway.cli.logout:logout", "Sign out."),
         "whoami": Entry("gateway.cli.whoami:whoami", "Who the gateway takes you for."),
         "token": Entry("gateway.cli.token:token", "Make, list and revoke tokens."),
         "project": Entry("gateway.cli.project:project", "Projects, their members and Slurm accounts."),

@@ -11,7 +11,7 @@ from gateway.core.context import Gateway
 from gateway.identity.opening import open_callers
 from gateway.server import app as server
 from gateway.settings import Settings
-from gateway.web import start
+from gateway.web import signin, start
 from gateway.web.app import Part, Web
 from gateway.web.log import configure
 from gateway.web.serving import GRACE, listen, serve
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 PARTS: Mapping[str, Callable[[Gateway], Sequence[Part]]] = MappingProxyType(
     {
-        "server": lambda gateway: [server.part(gateway)],
+        "server": lambda gateway: [server.part(gateway), signin.part(gateway)],
         "client": client.parts,
         "monitoring": lambda gateway: [monitoring.part(gateway)],
         "logs": lambda gateway: [logs.part(gateway)],

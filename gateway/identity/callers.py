@@ -11,19 +11,20 @@ import hmac
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import structlog
 from sqlalchemy import Connection
 
+from gateway.core import signin
 from gateway.core.context import Gateway
 from gateway.core.users import FRESH
 from gateway.errors import DatabaseUnavailable, SluiceError, Unauthenticated
 from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
+from gateway.identity.oidc import Oidc
 from gateway.model import token as tokens
 from gateway.model.principal import Origin, Principal
 from gateway.model.token import Token
-from gateway.model.user import Identity, Person
+from gateway.model.user import Person
 from gateway.store import revision, signins, users
 from gateway.store import tokens as store
 
@@ -36,21 +37,6 @@ _NOTHING = tokens.digest("")
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What a provider's token says, its signature and claims being right. `until` is its `exp`."""
-
-    identity: Identity
-    until: datetime
-
-
-class Provider(Protocol):
-    """Whoever can tell whether a token is an identity provider's."""
-
-    async def verify(self, text: str) -> Verified:
-        """Unauthenticated with the reason; ProviderUnavailable if its keys are not known and cannot be had."""
-
-
-@dataclass(frozen=True)
 class _Known:
     principal: Principal
     until: datetime
@@ -59,9 +45,9 @@ class _Known:
 class Callers:
     """Everybody who may call, by what they show."""
 
-    def __init__(self, gateway: Gateway, local: LocalIdentity, provider: Provider | None = None) -> None:
+    def __init__(self, gateway: Gateway, local: LocalIdentity, provider: Oidc | None = None) -> None:
         self._db, self._clock = gateway.db, gateway.clock
-        self._local, self._provider = local, provider
+        self._gateway, self._local, self.provider = gateway, local, provider
         self._known: dict[bytes, _Known] = {}
         self._number = -1
         self._looked = float("-inf")
@@ -73,20 +59,20 @@ class Callers:
         """The holder of a token, if that is in memory and was looked after in the last FRESH seconds."""
         if time.monotonic() - self._looked > FRESH:
             return None
-        return self._recall(_key(text))
+        return self._recall(self._place(text))
 
     async def authenticate(self, text: str, origin: Origin = "api") -> Principal:
         """The holder of a token. Unauthenticated, or Forbidden if they are not let in."""
         if text.startswith(TOKEN_PREFIX):
             return _from(self._local.authenticate(text), origin)
         await self._look()
-        key = _key(text)
+        key = self._place(text)
         found = self._recall(key)
         if found is None:
             if (parts := tokens.parse(text)) is not None:
                 found = await self._of_token(key, *parts)
-            elif self._provider is not None and text.count(".") == 2:  # noqa: PLR2004 - a JWT has three parts
-                found = await self._of_provider(key, self._provider, text)
+            elif self.provider is not None and text.count(".") == 2:  # noqa: PLR2004 - a JWT has three parts
+                found = await self._of_provider(key, self.provider, text)
             else:
                 raise _invalid()
         self._note(found)
@@ -147,7 +133,7 @@ class Callers:
             raise Unauthenticated(f"the token {token.name!r} has expired", hint="`sluice token create` makes another.")
         return self._keep(key, number, person.principal(token=token), token.expires_at)
 
-    async def _of_provider(self, key: bytes, provider: Provider, text: str) -> Principal:
+    async def _of_provider(self, key: bytes, provider: Oidc, text: str) -> Principal:
         verified = await provider.verify(text)
 
         def load(connection: Connection) -> tuple[int, Person | None]:
@@ -156,10 +142,12 @@ class Callers:
 
         number, person = await self._db.read(load)
         if person is None:
-            raise Unauthenticated(
-                "the provider knows you, and the gateway does not yet", hint="Sign in once: sluice login."
-            )
+            person = await signin.admit(self._gateway, verified.identity, verified.claims)
         return self._keep(key, number, person.principal(), verified.until)
+
+    def _place(self, text: str) -> bytes:
+        """Where a token is remembered. When the provider's keys change, what they had signed is looked at anew."""
+        return _key(text) + (b"%d" % self.provider.generation if self.provider is not None else b"")
 
     def _recall(self, key: bytes) -> Principal | None:
         found = self._known.get(key)

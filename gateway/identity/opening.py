@@ -3,8 +3,11 @@
 from gateway.core.context import Gateway
 from gateway.identity.callers import Callers
 from gateway.identity.local import LocalIdentity
+from gateway.identity.oidc import Oidc
 
 
 def open_callers(gateway: Gateway) -> Callers:
     """Everybody who may call. SettingsInvalid if the gateway's own token is not private."""
-    return Callers(gateway, LocalIdentity.open(gateway.settings.state_dir))
+    settings = gateway.settings.identity.oidc
+    provider = Oidc(settings, settings.issuer, gateway.settings.state_dir) if settings.issuer else None
+    return Callers(gateway, LocalIdentity.open(gateway.settings.state_dir), provider)

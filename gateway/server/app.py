@@ -8,6 +8,7 @@ from gateway.core.reconcile import Reconciler
 from gateway.identity.opening import open_callers
 from gateway.model.principal import Scope
 from gateway.server.api import (
+    auth,
     clusters,
     events,
     health,
@@ -21,13 +22,13 @@ from gateway.server.api import (
     tokens,
     users,
 )
-from gateway.web import context, docs
+from gateway.web import context, docs, signin
 from gateway.web.app import Part, Web, api, background, read_or_write
 from gateway.web.caller import SAFE
 from gateway.web.openapi import Api
 
 PREFIX = "/api/v1"
-OPEN = frozenset({f"{PREFIX}/health/live"})
+OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/session"})
 _TAGS = [
     {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
     {"name": "events", "description": "What happens to sessions, pushed as it happens; readers resume by id."},
@@ -40,7 +41,7 @@ _TAGS = [
 _DESCRIPTION = """\
 Sluice turns *recipes* into Slurm jobs, and jobs into *sessions* that people and programs can use.
 
-Every call but `health/live` needs `Authorization: Bearer <token>`; `sluice env` prints it. Errors are
+Every call but `health/live` and `auth` needs `Authorization: Bearer <token>`; `sluice env` prints it. Errors are
 `application/problem+json` with a stable `code`; `retryable` says whether the same call may succeed later.
 Model servers answer under `/v1` as OpenAI's API does, and every service under `/s/<session>/`.
 """
@@ -49,7 +50,8 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    for module in (recipes, sessions, logs, events, images, clusters, me, tokens, projects, users, health, metrics):
+    people = me, auth, tokens, projects, users
+    for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
 
@@ -100,4 +102,4 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The server on a port of its own."""
-    return Web([part(gateway)], open_callers(gateway))
+    return Web([part(gateway), signin.part(gateway)], open_callers(gateway))

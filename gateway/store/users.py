@@ -121,6 +121,14 @@ def person(connection: Connection, user_id: str) -> Person | None:
     return Person(user=user, projects=_roles(connection, user_id), unix=_unix(connection, user_id))
 
 
+def person_of(connection: Connection, user_id: str) -> Person:
+    """The same of one who is there."""
+    found = person(connection, user_id)
+    if found is None:
+        raise UserNotFound("this user is gone")
+    return found
+
+
 def uid(connection: Connection, cluster: str, name: str) -> int | None:
     """The uid of a Unix user, if it was looked up before."""
     query = select(unix_accounts.c.uid).where(unix_accounts.c.cluster == cluster, unix_accounts.c.name == name)

@@ -236,6 +236,7 @@ class Web:
         path = scope["path"]
         part = next((part for part in self.parts if part.owns(path)), self._nowhere)
         state: dict[str, Any] = {"request_id": request_id, "closing": self.closing, "metrics": self.metrics}
+        state["identity"] = self.identity
         scope["state"] = state
         return _Exchange(part=part, scope=scope, request_id=request_id)
 

@@ -1,6 +1,7 @@
 # Made from gateway/sdk/_async/transport.py by `python gateway/sdk/generate.py`: change that one.
 """Sends calls to the gateway: retries what may be retried, and turns error answers into our errors."""
 
+import os
 from collections.abc import Generator
 from contextlib import closing
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import httpx
 from tenacity import Retrying
 
-from gateway.sdk import defaults, wire
+from gateway.sdk import credentials, defaults, wire
 from gateway.sdk.wire import Call, EventLines, ServerEvent, Transient
 
 
@@ -17,18 +18,27 @@ class Transport:
 
     def __init__(self, url: str | None, token: str | None, *, timeout: float, attempts: int) -> None:
         self.url = (url or defaults.url()).rstrip("/")
-        self.token = token or defaults.token(self.url)
+        given = token or os.environ.get("SLUICE_TOKEN")
+        stored = None if given else credentials.load(self.url)
+        self._renewing = credentials.Renewing(self.url, stored) if stored is not None else None
+        self._token = None if stored is not None else given or defaults.token(self.url)
         self.attempts = attempts
         self.timeout = timeout
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         self.http = httpx.Client(
             base_url=self.url,
             headers=headers,
+            auth=self._renewing,
             timeout=timeout,
             trust_env=not defaults.is_local(self.url),
         )
+
+    @property
+    def token(self) -> str | None:
+        """The one in force now."""
+        return self._renewing.token if self._renewing is not None else self._token
 
     def close(self) -> None:
         self.http.close()

@@ -1,0 +1,84 @@
+"""The first and every later sign-in: from what a provider says of somebody to a user who is let in, or waits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+from ulid import ULID
+
+from gateway.core import unix
+from gateway.core.context import Gateway
+from gateway.errors import Conflict, SluiceError, Unavailable
+from gateway.model.claims import ClaimRules, Described, describe
+from gateway.model.user import RESERVED, Identity, Person, UnixAccount, User, spelled
+from gateway.store import projects, users
+
+
+async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any]) -> Person:
+    """The user whom the provider means, made if they are new; in whichever state they are.
+
+    Only issuer and subject find somebody: a name or an e-mail address that somebody else had gives nothing of theirs.
+    """
+    settings = gateway.settings.identity.oidc
+    rules = ClaimRules.model_validate(settings.model_dump())
+    told = describe(claims, rules, await gateway.db.read(projects.known))
+    accounts, note = await _accounts(gateway, told) if told.unix is not None else ((), "")
+    new_id, now = str(ULID()), gateway.clock()
+
+    def write(connection: Connection) -> Person:
+        user = users.by_identity(connection, identity)
+        if user is None:
+            user = User(
+                id=new_id,
+                name=_free(connection, told.name),
+                state="active" if settings.unknown == "admit" else "pending",
+                note=note,
+                created_at=now,
+            )
+            users.add(connection, user, identity=identity)
+            note_two = _give(connection, user, accounts)
+            if note_two:
+                users.save(connection, user.model_copy(update={"note": note_two}))
+        user = users.person_of(connection, user.id).user
+        if rules.admin_groups or rules.operator_groups:
+            user = user.model_copy(update={"admin": told.admin, "operator": told.operator})
+            users.save(connection, user)
+        users.seen(connection, user, now, groups=told.groups, title=told.title, email=told.email)
+        if rules.groups:
+            users.set_group_roles(connection, user.id, told.roles)
+        return users.person_of(connection, user.id)
+
+    return await gateway.db.write(write)
+
+
+async def _accounts(gateway: Gateway, told: Described) -> tuple[tuple[UnixAccount, ...], str]:
+    """The Unix user that the mapping says, on every cluster where there is one that may be; and why it may not."""
+    found, notes = [], []
+    for name, cluster in gateway.clusters.items():
+        try:
+            uid = await unix.look_up(cluster, told.unix or "")
+            if uid is None and gateway.settings.identity.oidc.unix_user == "getent":
+                raise Unavailable("its users cannot be looked up")
+            unix.check(gateway, told.unix or "", uid)
+            found.append(UnixAccount(cluster=name, name=told.unix or "", uid=uid))
+        except SluiceError as error:
+            notes.append(f"{name}: {error.message}")
+    return tuple(found), "; ".join(notes)
+
+
+def _give(connection: Connection, user: User, accounts: tuple[UnixAccount, ...]) -> str:
+    """Give a new user their Unix users, unless one is another's already: then an operator has to look."""
+    try:
+        with connection.begin_nested():
+            users.set_unix(connection, user.id, accounts)
+    except Conflict as error:
+        return error.message
+    return ""
+
+
+def _free(connection: Connection, wanted: str) -> str:
+    """A name that nobody has or had."""
+    number = 1
+    while (name := spelled(wanted, number)) in RESERVED or users.id_of(connection, name) is not None:
+        number += 1
+    return name

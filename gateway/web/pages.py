@@ -1,0 +1,48 @@
+"""The few plain pages of signing in and out."""
+
+from html import escape
+
+from starlette.responses import HTMLResponse
+
+from gateway.errors import SluiceError
+from gateway.model.user import User
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;color-scheme:light dark;max-width:36rem;margin:4rem auto;padding:0 1rem}"
+)
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self' *; frame-ancestors 'none'"
+
+
+def trouble(title: str, error: SluiceError, status: int) -> HTMLResponse:
+    """What went wrong, and what can be done."""
+    hint = f"<p>{escape(error.hint)}</p>" if error.hint else ""
+    return _page(title, f'<p>{escape(error.message)}</p>{hint}<p><a href="/auth/login">Try again</a></p>', status)
+
+
+def waiting(user: User) -> HTMLResponse:
+    """For who was never let in, or is not any more."""
+    if user.state == "pending":
+        text = (
+            "<p>The provider knows you; this gateway has not let you in yet.</p>"
+            f"<p>An operator sees you as <b>{escape(user.name)}</b>. Tell them so, and sign in again afterwards.</p>"
+        )
+        return _page("Waiting to be let in", text, 403)
+    return _page("No entry", "<p>This account is switched off. Ask an operator.</p>", 403)
+
+
+def ask_to_sign_out() -> HTMLResponse:
+    return _page("Sign out", '<form method="post" action="/auth/logout"><button>Sign out</button></form>', 200)
+
+
+def signed_out() -> HTMLResponse:
+    return _page("Signed out", '<p>You are signed out.</p><p><a href="/auth/login">Sign in</a></p>', 200)
+
+
+def _page(title: str, body: str, status: int) -> HTMLResponse:
+    text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)} - Sluice</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><h1>{escape(title)}</h1>{body}'
+    )
+    # same-origin: without it the browser hides the origin of our own form from us
+    headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(text, status, headers=headers)
