@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime
-PROGRAMS := debootstrap shellcheck ip
+# The tests sign in at a real identity provider (Node.js) with a real browser (Chromium).
+NODE := $(if $(shell command -v npm),,nodejs npm)
+PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime chromium $(NODE)
+PROGRAMS := debootstrap shellcheck ip chromium npm
 # The tests run their own PostgreSQL: where the package is new, it shall not make and start one for the machine.
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/sluice-install.conf
 
