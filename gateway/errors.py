@@ -22,6 +22,7 @@
     ├── Unavailable              something we depend on does not answer: try again later
     │   ├── ProviderUnavailable  the identity provider does not answer: nobody new can sign in
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
+    │   │   └── LibslurmUnusable pyslurm or libslurm is missing here, or of another Slurm, or has no slurm.conf
     │   ├── SubmitUnknown        the answer to a submit was lost: look the job up, never repeat
     │   ├── SubmitDeferred       a limit is reached (jobs, QOS, association): wait
     │   ├── DatabaseUnavailable  the database does not answer, or somebody holds its lock
@@ -141,6 +142,10 @@ class ProviderUnavailable(Unavailable):
 
 class SchedulerUnavailable(Unavailable):
     code = "scheduler_unavailable"
+
+
+class LibslurmUnusable(SchedulerUnavailable):
+    code = "libslurm_unusable"
 
 
 class SubmitUnknown(Unavailable):

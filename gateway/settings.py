@@ -37,9 +37,14 @@ class Section(BaseModel):
 class ClusterSettings(Section):
     """One Slurm installation: how it is asked, how its files are reached, who jobs run as."""
 
-    backend: Literal["rest", "cli"] = Field("cli", description="How Slurm is asked: slurmrestd, or its commands.")
+    backend: Literal["rest", "cli", "pyslurm"] = Field(
+        "cli", description="How Slurm is asked: slurmrestd, its commands, or libslurm on this machine."
+    )
     rest_url: str | None = Field(None, description="Base address of slurmrestd, e.g. http://ctl:6820.")
     jwt_key_file: Path | None = Field(None, description="Slurm's HS256 key, with which the gateway signs tokens.")
+    pyslurm_python: Path | None = Field(
+        None, description="Python that has pyslurm, for that back end; unset: the one that runs the gateway."
+    )
     files: Literal["sftp", "mounted"] = Field(
         "mounted",
         description="How the cluster's files are reached: SFTP to the login node, or the same path here.",

@@ -66,6 +66,7 @@ def cluster() -> None:
 @click.option("--release", help="Debian release: sid (Slurm 26.05, Apptainer), trixie (24.11).  [default: sid]")
 @click.option("--gpus", help="Fake GPUs of a node: TYPE:COUNT,...  [default: a100:4,a100_1g.10gb:2,shard:16]")
 @click.option("--mirror", help="Debian mirror to build from.  [default: the machine's own]")
+@click.option("--with", "extras", type=click.Choice(["pyslurm"]), help="Also put this on the login host (sid only).")
 @click.option("--images", help="Directory of this machine to be /home/images; it stays when the cluster ends.")
 @json_option
 def up(
@@ -76,6 +77,7 @@ def up(
     gpus: str | None,
     mirror: str | None,
     images: str | None,
+    extras: str | None,
     as_json: bool,
 ) -> None:
     """Bring up a cluster and wait until its nodes are idle; nothing happens if it is up."""
@@ -84,7 +86,7 @@ def up(
     progress = Progress()
     try:
         made = Cluster.up(
-            name, nodes, release, gpus, mirror=mirror, images=images, progress=progress
+            name, nodes, release, gpus, mirror=mirror, images=images, extras=extras, progress=progress
         )  # fmt: skip
     finally:
         progress.done()

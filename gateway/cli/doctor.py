@@ -47,13 +47,15 @@ async def _examine(settings: "Settings", name: str, *, job: bool) -> "list[Findi
     from gateway.model.doctor import problem
     from gateway.network.tcp import TcpNet
     from gateway.slurm.connect import connect
+    from gateway.web.log import configure
 
+    configure("text", "warning")  # standard output is for what was found
     cluster = settings.clusters[name]
     try:
         backend = connect(cluster, name=name)
     except SettingsInvalid as error:  # all the other checks need what is missing
         return [problem("settings", error.message, error.hint)]
-    has_shell = bool(cluster.ssh_host) or cluster.backend == "cli"
+    has_shell = bool(cluster.ssh_host) or cluster.backend != "rest"
     try:
         return await examine(
             Ways(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.cluster import config, host, keys, lifecycle, network, processes, record
+from gateway.cluster.extras import HOST as EXTRAS_HOST
 from gateway.cluster.files import Progress, busy, locked, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
@@ -36,16 +37,18 @@ class Cluster:
         *,
         mirror: str | None = None,
         images: str | None = None,
+        extras: str | None = None,
         progress: Progress = silent,
     ) -> "Cluster":
         """The cluster of this name, with idle nodes; started now unless it is up already.
 
         What is not said is as it was in the cluster of this name, or 2 nodes, `sid` and `DEFAULT_GPUS` in a new one.
         What a killed `up` left is ended first. `images` names a directory of the machine to be /home/images: it stays
-        when the cluster ends. Raises Invalid for what cannot be, Conflict where it is up with other settings, and
-        ClusterError where it does not come up; nothing of it is left then.
+        when the cluster ends. `extras` ("pyslurm") are put on the login host, also of a cluster that is up already.
+        Raises Invalid for what cannot be, Conflict where it is up with other settings, and ClusterError where it does
+        not come up; nothing of it is left then.
         """
-        asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images, "mirror": mirror}
+        asked = {"nodes": nodes, "release": release, "gpus": gpus, "images": images, "mirror": mirror, "extras": extras}
         given = {name: value for name, value in asked.items() if value is not None}
         made = lifecycle.up(name, given, progress=progress)
         return cls(made, record.state_of(name))
@@ -193,6 +196,8 @@ class Cluster:
             made = lifecycle.start_host(record.load(self.state) or self.record, self.state, name, machine)
             made.save(self.state)
             lifecycle.wait_started(made, self.state, name)
+            if name == EXTRAS_HOST:
+                lifecycle.put_extras(made)
         return Cluster(made, self.state)
 
     def _octet(self, host_name: str) -> int:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.cluster import config, host, keys, layers, network, processes, record, rootfs
+from gateway.cluster import config, extras, host, keys, layers, network, processes, record, rootfs
 from gateway.cluster.files import Progress, clusters_dir, locked, remove_tree, silent
 from gateway.cluster.machine import Machine
 from gateway.cluster.record import Record
@@ -35,7 +35,7 @@ _TOOLS = {
 def up(name: str, asked: Mapping[str, Any], progress: Progress = silent) -> Record:
     """The record of the cluster with idle nodes; started now unless it is up. See `Cluster.up`.
 
-    `asked` holds what was said of nodes, release, gpus, images and mirror.
+    `asked` holds what was said of nodes, release, gpus, images, mirror and extras.
     """
     check_machine()
     state = record.state_of(name)
@@ -44,10 +44,10 @@ def up(name: str, asked: Mapping[str, Any], progress: Progress = silent) -> Reco
         try:
             wanted = _wanted(name, old, asked)
             if old and old.alive:
-                _same(old, wanted)
-                progress("already up", "")
-                return old
+                return _more(old, wanted, state, progress)
             root = rootfs.ensure(wanted.spec.release, mirror=wanted.mirror, progress=progress)
+            if wanted.spec.extras:
+                extras.ensure(root, mirror=wanted.mirror, progress=progress)
             if old:
                 progress("ending what is left of it", "")
                 end_running(state, old)
@@ -123,6 +123,7 @@ def _start(wanted: Record, state: Path, progress: Progress) -> Record:
         made = start_host(made, state, each.name, machine)
     made.save(state)
     _wait_ready(made, state, progress)
+    put_extras(made)
     made = replace(made, up=True, created=datetime.now(UTC).isoformat(timespec="seconds"))
     made.save(state)
     progress("up", f"{spec.nodes} idle nodes after {time.monotonic() - began:.1f} s")
@@ -157,6 +158,23 @@ def _lay_out(made: Record, state: Path, machine: Machine) -> None:
     (state / "run").mkdir()
     (state / "tmp").mkdir()
     (state / "tmp").chmod(0o1777)
+
+
+def put_extras(made: Record, progress: Progress = silent) -> None:
+    """What a login host that has just started lacks of its extras."""
+    if made.spec.extras:
+        extras.install(made, extras.ensure(Path(made.rootfs), mirror=made.mirror, progress=progress))
+
+
+def _more(old: Record, wanted: Record, state: Path, progress: Progress) -> Record:
+    """A cluster that is up, with the extras that it did not have. Raises Conflict where more than that is new."""
+    made = replace(old, spec=replace(old.spec, extras=wanted.spec.extras))
+    _same(made, wanted)
+    if made.spec != old.spec:
+        put_extras(made, progress)
+        made.save(state)
+    progress("already up", "")
+    return made
 
 
 def wait_started(made: Record, state: Path, name: str) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.cluster.files import Progress, cache_dir, locked, remove_tree, silent
@@ -91,11 +92,26 @@ def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
         "CA_BUNDLE": machine.ca_bundle,
         "BUILD_LOG": str(log),
     }  # fmt: skip
+    source = machine.mirror or "debootstrap's default mirror"
+    run(
+        "build-rootfs.sh",
+        environment,
+        progress,
+        what=f"the {release} root file system could not be built from {source}",
+        hint="is the mirror reachable and does it have this release? Another one: --mirror URL",
+    )
+
+
+def run(name: str, environment: Mapping[str, str], progress: Progress, *, what: str, hint: str) -> None:
+    """Run a build script, which says its stages; BUILD_LOG in its environment is what else it says.
+
+    Raises ClusterError, made of `what`, the stage and the end of the log, where it fails.
+    """
     # When this process dies, unshare is killed; when unshare dies, the script is; and with it all that it mounted.
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
     report = _Report(progress)
     with subprocess.Popen(
-        [*command, "bash", str(script_path("build-rootfs.sh"))],
+        [*command, "bash", str(script_path(name))],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", env=environment, cwd="/",
     ) as process:  # fmt: skip
@@ -107,13 +123,10 @@ def _build(release: str, work: Path, mirror: str, progress: Progress) -> None:
             process.kill()
             raise
     if process.returncode != 0:
-        end = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else report.tail
-        source = machine.mirror or "debootstrap's default mirror"
-        raise ClusterError(
-            f"the {release} root file system could not be built (stage: {report.stage}) from {source}:\n"
-            + "\n".join(end[-_LAST_LINES:]),
-            hint="is the mirror reachable and does it have this release? Another one: --mirror URL",
-        )
+        log = Path(environment["BUILD_LOG"])
+        end = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        end = end or report.tail
+        raise ClusterError(f"{what} (stage: {report.stage}):\n" + "\n".join(end[-_LAST_LINES:]), hint=hint)
 
 
 class _Report:

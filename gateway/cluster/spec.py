@@ -10,6 +10,9 @@ Release = Literal["sid", "trixie"]
 Role = Literal["ctl", "login", "node", "build"]
 
 RELEASES: tuple[Release, ...] = ("sid", "trixie")
+EXTRAS = {"pyslurm": "sid"}
+"""What is put on the login host only where it is asked for, and for which release it can be built."""
+
 DEFAULT_GPUS = "a100:4,a100_1g.10gb:2,shard:16"
 MAX_NODES = 64
 REST_PORT = 6820
@@ -83,6 +86,8 @@ class Spec:
     nodes: int = 2
     release: str = "sid"
     gpus: str = DEFAULT_GPUS
+    extras: str = ""
+    """Names from `EXTRAS`, with commas."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -91,6 +96,11 @@ class Spec:
         if self.release not in RELEASES:
             raise Invalid(f"unknown release {self.release!r}", hint=f"one of: {', '.join(RELEASES)}")
         parse_gpus(self.gpus)
+        for extra in filter(None, self.extras.split(",")):
+            if extra not in EXTRAS:
+                raise Invalid(f"unknown extra {extra!r}", hint=f"one of: {', '.join(EXTRAS)}")
+            if self.release != EXTRAS[extra]:
+                raise Invalid(f"{extra} is for release {EXTRAS[extra]}, not {self.release}")
 
     @property
     def hosts(self) -> tuple[Host, ...]:

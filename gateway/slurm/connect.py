@@ -1,5 +1,8 @@
 """From a cluster's settings to its back end: how Slurm is asked, how files are reached, where commands run."""
 
+import os
+import pwd
+import sys
 import time
 from dataclasses import dataclass
 
@@ -10,8 +13,10 @@ from gateway.settings import ClusterSettings
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.counted import CountedShell
 from gateway.slurm.inspect import CommandInspection, RestInspection
+from gateway.slurm.libslurm import Libslurm
 from gateway.slurm.mounted import MountedFiles
 from gateway.slurm.places import WithPlaces
+from gateway.slurm.pyslurm import PyslurmInspection, PyslurmScheduler
 from gateway.slurm.rest import RestScheduler
 from gateway.slurm.rest_http import RestClient
 from gateway.slurm.sftp import SftpFiles
@@ -64,15 +69,18 @@ def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) ->
     else:
         files = MountedFiles()
     client = _rest_client(cluster, name, cost) if cluster.backend == "rest" else None
+    libslurm = _libslurm(cluster, name, cost) if cluster.backend == "pyslurm" else None
     counted = CountedShell(shell, cost)
-    scheduler = _scheduler(cluster, name, counted, client)
+    scheduler = _scheduler(cluster, name, counted, client, libslurm)
     inspections: list[Inspection] = []
-    if login is not None or cluster.backend == "cli":
+    if login is not None or client is None:
         where = cluster.ssh_host or "this machine"
         inspections.append(CommandInspection(shell, viewer=cluster.user, where=where))
         scheduler = WithPlaces(scheduler, counted, viewer=cluster.user)
     if client is not None:
         inspections.append(RestInspection(client, viewer=cluster.user))
+    if libslurm is not None:
+        inspections.append(PyslurmInspection(libslurm))
     return Backend(
         name=name,
         scheduler=scheduler,
@@ -83,7 +91,11 @@ def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) ->
     )
 
 
-def _scheduler(cluster: ClusterSettings, name: str, shell: Shell, client: RestClient | None) -> Scheduler:
+def _scheduler(
+    cluster: ClusterSettings, name: str, shell: Shell, client: RestClient | None, libslurm: Libslurm | None
+) -> Scheduler:
+    if libslurm is not None:
+        return PyslurmScheduler(libslurm, cluster=name, user=cluster.user, comment_field=cluster.comment_field)
     if client is None:
         if cluster.comment_field != "comment":
             raise SettingsInvalid(
@@ -100,6 +112,22 @@ def _rest_client(cluster: ClusterSettings, name: str, cost: Cost) -> RestClient:
     if not cluster.jwt_key_file:
         raise _missing(name, "jwt_key_file", 'backend = "rest"')
     return RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time), cost=cost)
+
+
+def _libslurm(cluster: ClusterSettings, name: str, cost: Cost) -> Libslurm:
+    """Who runs it is whom libslurm acts as, so that must be whose the jobs are; and never root."""
+    if os.geteuid() == 0:
+        raise SettingsInvalid(
+            f'clusters.{name}.backend = "pyslurm": libslurm would act as root, who runs this gateway',
+            hint='Run the gateway as the person whose jobs these are, or set backend = "rest".',
+        )
+    here = pwd.getpwuid(os.geteuid()).pw_name
+    if cluster.user != here:
+        raise SettingsInvalid(
+            f'clusters.{name}.unix_user = "{cluster.user}": libslurm acts as {here}, who runs this gateway',
+            hint='Leave unix_user out; for other users set backend = "rest".',
+        )
+    return Libslurm([str(cluster.pyslurm_python or sys.executable)], cost=cost)
 
 
 def _target(cluster: ClusterSettings, name: str, key: str, host: str, port: int) -> SshTarget:

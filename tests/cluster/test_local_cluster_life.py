@@ -193,3 +193,17 @@ def test_the_stable_release_with_its_older_slurm() -> None:
     assert " 24.11." in cluster.exec("login", ["sinfo", "--version"]).stdout
     done = cluster.exec("login", ["sbatch", "--wait", "-p", "gpu", "--gres=gpu:a100:1", "--wrap", "true"], user="bob")
     assert "Submitted batch job 1" in done.stdout
+
+
+@pytest.mark.pyslurm
+def test_pyslurm_is_put_on_a_cluster_that_is_up_and_is_there_after_the_host_started_anew(clusters: Path) -> None:
+    del clusters
+    there = ["python3", "-c", "import pyslurm; print(pyslurm.Partitions.load()['cpu'].state)"]
+    made = Cluster.up("extra", nodes=1)
+    assert made.exec("login", there, user="alice", check=False).returncode != 0
+    again = Cluster.up("extra", extras="pyslurm")
+    assert again.record.spec.extras == "pyslurm"
+    assert again.exec("login", there, user="alice").stdout == "UP\n"
+    assert Cluster.up("extra").record.spec.extras == "pyslurm"
+    again.kill_host("login")
+    assert again.start_host("login").exec("login", there, user="alice").stdout == "UP\n"

@@ -24,6 +24,7 @@ from gateway.slurm.cli import CliScheduler
 from gateway.slurm.fake import FakeSlurm, Run
 from gateway.slurm.places import WithPlaces
 from gateway.slurm.transport import LocalShell
+from tests import libslurm
 from tests.contract import matrix
 from tests.contract.matrix import FAKE, NEWEST, OLDER, WAYS, Way
 
@@ -151,6 +152,7 @@ MAKERS: dict[str, Callable[[Cluster], Scheduler]] = {
     "rest": lambda cluster: connect(settings(cluster, backend="rest"), name="test").scheduler,
     "cli-ssh": lambda cluster: connect(settings(cluster, backend="cli"), name="test").scheduler,
     "cli-local": _cli_local,
+    "pyslurm": lambda cluster: WithPlaces(libslurm.scheduler(cluster, OWNER), OnLogin(cluster), viewer=OWNER),
 }
 
 # Which cluster: one of the tests' own, or the one that all share.
@@ -174,7 +176,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _marks(way: Way) -> list[pytest.MarkDecorator]:
     if way == FAKE:
         return []
-    return [pytest.mark.cluster, *([pytest.mark.older] if way.release == OLDER else [])]
+    needs = {"older": way.release == OLDER, "pyslurm": way.backend == "pyslurm"}
+    return [pytest.mark.cluster, *(getattr(pytest.mark, name) for name, needed in needs.items() if needed)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ class Way:
 FAKE: Final = Way("fake", "")
 WAYS: Final = (
     FAKE,
-    *(Way(backend, NEWEST) for backend in ("rest", "cli-local", "cli-ssh")),
+    *(Way(backend, NEWEST) for backend in ("rest", "cli-local", "cli-ssh", "pyslurm")),
     *(Way(backend, OLDER) for backend in ("rest", "cli-local", "cli-ssh")),
 )
 

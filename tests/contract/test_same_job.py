@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.cluster import Cluster
+from gateway.cluster.spec import EXTRAS
 from gateway.model.job import JobState
+from tests import libslurm
 
 if TYPE_CHECKING:
-    from gateway.core.ports import Files
+    from gateway.core.ports import Scheduler
+    from gateway.slurm import Backend
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.pyslurm]
 
 # What must differ, and what only tells how the job came.
 _OWN = {
@@ -32,7 +35,15 @@ _OWN = {
 _NAMES_OF_THE_WAY = re.compile(
     r"(HYDRA|I_MPI|OMPI|PRTE|SLURM_(SUBMIT_HOST|SUBMIT_DIR|PRIO|TRES_PER_TASK|JOB_(ID|NAME|SLUID|.*TIME)|JOBID))"
 )
-_BOTH_WAYS = ("rest", "cli")
+
+
+def ways(cluster: Cluster) -> tuple[str, ...]:
+    """Pyslurm is built for the newest Slurm only."""
+    return ("rest", "cli", *(["pyslurm"] if cluster.record.spec.release == EXTRAS["pyslurm"] else []))
+
+
+def scheduler_of(way: str, cluster: Cluster, connected: Any) -> "Scheduler":
+    return libslurm.scheduler(cluster) if way == "pyslurm" else connected(cluster, backend=way).scheduler
 
 
 def told_by_slurm(cluster: Cluster, job_id: int) -> dict[str, str]:
@@ -44,8 +55,8 @@ def told_by_slurm(cluster: Cluster, job_id: int) -> dict[str, str]:
 
 async def test_a_rich_request_is_the_same_job(either_cluster: Cluster, connected: Any, run: str, jobs: Any) -> None:
     told = {}
-    for way in _BOTH_WAYS:
-        scheduler = connected(either_cluster, backend=way).scheduler
+    for way in ways(either_cluster):
+        scheduler = scheduler_of(way, either_cluster, connected)
         script = jobs(
             f"sluice-{run}-{way}",
             "sleep 300",
@@ -68,7 +79,7 @@ async def test_a_rich_request_is_the_same_job(either_cluster: Cluster, connected
         finally:
             await scheduler.cancel(job_id, "alice")
             await scheduler.close()
-    assert told["rest"] == told["cli"]
+    assert all(said == told["cli"] for said in told.values())
     assert told["rest"]["NumTasks"] == "4"
     assert told["rest"]["TimeLimit"] == "00:07:00"
     assert told["rest"]["Requeue"] == "1"
@@ -79,9 +90,10 @@ async def test_a_job_finds_the_same_surroundings(
     either_cluster: Cluster, connected: Any, run: str, jobs: Any, until: Any
 ) -> None:
     found = {}
-    for way in _BOTH_WAYS:
-        backend = connected(either_cluster, backend=way)
-        files: Files = backend.files
+    backend: Backend = connected(either_cluster)
+    files = backend.files
+    for way in ways(either_cluster):
+        scheduler = scheduler_of(way, either_cluster, connected)
         folder = f"t-{run}-{way}"
         await files.write("alice", f"{folder}/here", b"")
         script = jobs(
@@ -93,9 +105,9 @@ async def test_a_job_finds_the_same_surroundings(
             output="out",
             working_directory=f"/home/alice/{folder}",
         )
-        job_id = await backend.scheduler.submit(script, "alice")
+        job_id = await scheduler.submit(script, "alice")
 
-        async def look(scheduler: Any = backend.scheduler, job_id: int = job_id) -> Any:
+        async def look(scheduler: Any = scheduler, job_id: int = job_id) -> Any:
             return (await scheduler.look([job_id]))[job_id]
 
         ended = await until(look, lambda job: job.state.ended)
@@ -105,8 +117,9 @@ async def test_a_job_finds_the_same_surroundings(
         nodes = re.compile(r"node\d|=\d{2,}$")  # which node, which process
         found[way] = sorted(nodes.sub("*", line) for line in lines)
         await files.remove("alice", folder)
-        await backend.close()
-    assert found["rest"] == found["cli"]
+        await scheduler.close()
+    await backend.close()
+    assert all(said == found["cli"] for said in found.values())
     assert "PATH=/usr/local/bin:/usr/bin:/bin" in found["rest"]
     assert "SLURM_CPUS_PER_TASK=2" in found["rest"]
     assert "/home/alice/FOLDER" in found["rest"]

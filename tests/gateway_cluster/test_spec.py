@@ -44,6 +44,15 @@ def test_unknown_release_names_the_known_ones() -> None:
         Spec("demo", release="potato")
 
 
+def test_extras() -> None:
+    assert Spec("demo").extras == ""
+    assert Spec("demo", extras="pyslurm").extras == "pyslurm"
+    with pytest.raises(Invalid, match="unknown extra 'potato'"):
+        Spec("demo", extras="pyslurm,potato")
+    with pytest.raises(Invalid, match="pyslurm is for release sid"):
+        Spec("demo", release="trixie", extras="pyslurm")
+
+
 def test_gpus() -> None:
     assert parse_gpus("a100:4, a100_1g.10gb:2,shard:16") == (
         Gpu("a100", 4),
