@@ -168,6 +168,9 @@ class IdentitySettings(Section):
     socket: Path | None = Field(
         None, description="Unix socket on which callers are known by their Unix user; unset: none."
     )
+    socket_unknown: Literal["ask", "admit"] = Field(
+        "ask", description="Who comes by the socket for the first time waits for an operator, or is let in."
+    )
     socket_cluster: str | None = Field(
         None, description="Cluster whose Unix users are those of the socket's machine; unset: the default one."
     )

@@ -26,7 +26,9 @@ def where() -> tuple[str, str | None]:
         try:
             token = (settings.state_dir / "token").read_text().strip()
         except OSError:
-            token = None
+            socket = settings.identity.socket
+            if socket is not None and socket.is_socket():
+                return f"unix:{socket}", None
     return url, token
 
 

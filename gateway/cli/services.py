@@ -14,6 +14,7 @@ from gateway.settings import Settings
 from gateway.web import signin, start
 from gateway.web.app import Part, Web
 from gateway.web.log import configure
+from gateway.web.peers import listen_unix
 from gateway.web.serving import GRACE, listen, serve
 from logs import app as logs
 from monitoring import app as monitoring
@@ -44,9 +45,14 @@ async def run(
     configure(settings.serve.log_format, settings.serve.log_level)
     address = host or settings.serve.host
     number = port if port is not None else int(getattr(settings.serve, f"{service}_port"))
-    listener = listen(address, number)
+    listeners = [listen(address, number)]
+    path = settings.identity.socket if service in {"all", "server"} else None
+    if path is not None:
+        listeners.append(listen_unix(path))
     async with assemble(settings) as gateway:
         web = Web(parts_of(service, gateway), open_callers(gateway))
-        log.info("serving", service=service, host=address, port=listener.getsockname()[1])
-        await serve(web, listener, grace=grace)
+        log.info("serving", service=service, host=address, port=listeners[0].getsockname()[1], socket=path)
+        await serve(web, *listeners, grace=grace)
+    if path is not None:
+        path.unlink(missing_ok=True)
     log.info("stopped", service=service)

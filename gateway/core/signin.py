@@ -10,7 +10,7 @@ from gateway.core import unix
 from gateway.core.context import Gateway
 from gateway.errors import Conflict, SluiceError, Unavailable
 from gateway.model.claims import ClaimRules, Described, describe
-from gateway.model.user import RESERVED, Identity, Person, UnixAccount, User, spelled
+from gateway.model.user import RESERVED, Identity, Person, UnixAccount, User, UserState, spelled
 from gateway.store import projects, users
 
 
@@ -46,6 +46,21 @@ async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any])
         users.seen(connection, user, now, groups=told.groups, title=told.title, email=told.email)
         if rules.groups:
             users.set_group_roles(connection, user.id, told.roles)
+        return users.person_of(connection, user.id)
+
+    return await gateway.db.write(write)
+
+
+async def meet(gateway: Gateway, account: UnixAccount) -> Person:
+    """A Unix user of a login node who is new here: let in, or kept waiting, as the site wants it."""
+    state: UserState = "active" if gateway.settings.identity.socket_unknown == "admit" else "pending"
+    new_id, now = str(ULID()), gateway.clock()
+
+    def write(connection: Connection) -> Person:
+        user = users.by_unix(connection, account.cluster, account.name)
+        if user is None:
+            user = User(id=new_id, name=_free(connection, account.name), state=state, created_at=now)
+            users.add(connection, user, unix=(account,))
         return users.person_of(connection, user.id)
 
     return await gateway.db.write(write)

@@ -8,6 +8,8 @@ the database is away, those who are known go on for PATIENCE seconds; nobody new
 import asyncio
 import hashlib
 import hmac
+import os
+import pwd
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,22 +17,23 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from gateway.core import signin
+from gateway.core import signin, unix
 from gateway.core.context import Gateway
 from gateway.core.users import FRESH
-from gateway.errors import DatabaseUnavailable, SluiceError, Unauthenticated
+from gateway.errors import DatabaseUnavailable, Forbidden, SluiceError, Unauthenticated
 from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
 from gateway.identity.oidc import Oidc
 from gateway.model import token as tokens
-from gateway.model.principal import Origin, Principal
+from gateway.model.principal import LOCAL_ADMIN, Origin, Principal
 from gateway.model.token import Token
-from gateway.model.user import Person
+from gateway.model.user import Person, UnixAccount
 from gateway.store import revision, signins, users
 from gateway.store import tokens as store
 
 log = structlog.get_logger(__name__)
 
 PATIENCE = 300.0
+PEER_FOR = timedelta(minutes=5)
 NOTE_USE = timedelta(minutes=1)
 MOST = 20_000
 _NOTHING = tokens.digest("")
@@ -98,12 +101,19 @@ class Callers:
             raise Unauthenticated("you are signed out", hint="Sign in again: /auth/login")
         return self._keep(key, number, person.principal(origin="browser"), browser.expires_at)
 
-    async def by_unix(self, cluster: str, name: str) -> Principal:
-        """Whose Unix user this is. Unauthenticated if nobody's."""
+    async def by_peer(self, uid: int) -> Principal:
+        """Whose process calls on this machine. Who runs the gateway could read its token, so they are who holds it."""
+        if uid == os.geteuid():
+            return _from(LOCAL_ADMIN, "socket")
         await self._look()
-        key = f"unix {cluster} {name}".encode()
+        key = f"uid {uid}".encode()
         if (found := self._recall(key)) is not None:
             return found
+        name = await asyncio.to_thread(_unix_name, uid)
+        unix.check(self._gateway, name, uid)
+        settings = self._gateway.settings
+        cluster, _ = settings.cluster(settings.identity.socket_cluster)
+        account = UnixAccount(cluster=cluster, name=name, uid=uid)
 
         def load(connection: Connection) -> tuple[int, Person | None]:
             user = users.by_unix(connection, cluster, name)
@@ -111,10 +121,14 @@ class Callers:
 
         number, person = await self._db.read(load)
         if person is None:
-            raise Unauthenticated(
-                f"the Unix user {name} is nobody's here", hint="An operator adds you: sluice user add."
+            person = await signin.meet(self._gateway, account)
+        mine = next(known for known in person.unix if known.cluster == cluster)
+        if mine.uid not in (None, uid):
+            raise Forbidden(
+                f"the Unix user {name} is another one than it was (uid {mine.uid}, now {uid})",
+                hint=f"An operator looks, and says so: sluice user set {person.user.name} --unix {cluster}={name}",
             )
-        return self._keep(key, number, person.principal(origin="socket"), self._clock() + timedelta(hours=1))
+        return self._keep(key, number, person.principal(origin="socket"), self._clock() + PEER_FOR)
 
     async def _of_token(self, key: bytes, token_id: str, secret: str) -> Principal:
         def load(connection: Connection) -> tuple[int, tuple[Token, str] | None, Person | None]:
@@ -198,6 +212,13 @@ class Callers:
             await self._db.write(store.used, token, now)
         except SluiceError as error:
             log.warning("the use of a token was not kept", error=error.message)
+
+
+def _unix_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError as error:
+        raise Unauthenticated(f"this machine knows no user with the uid {uid}") from error
 
 
 def _key(text: str) -> bytes:

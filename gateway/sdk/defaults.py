@@ -5,11 +5,25 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 URL = "http://127.0.0.1:8000"
+SOCKET = Path("/run/sluice/gateway.sock")
+"""Where a site's gateway knows people by their Unix user."""
+
+UNIX = "unix:"
 
 
 def url() -> str:
-    """$SLUICE_URL, or the all-in-one gateway on this machine."""
-    return os.environ.get("SLUICE_URL") or URL
+    """$SLUICE_URL, else the site's socket on this machine, else the all-in-one gateway here."""
+    return os.environ.get("SLUICE_URL") or (f"{UNIX}{SOCKET}" if SOCKET.is_socket() else URL)
+
+
+def base(address: str) -> str:
+    """The address as HTTP needs it: over a socket the host is of no importance."""
+    return "http://localhost" if address.startswith(UNIX) else address
+
+
+def socket_of(address: str) -> str | None:
+    """The socket that `unix:/path` means."""
+    return address.removeprefix(UNIX) if address.startswith(UNIX) else None
 
 
 def token(address: str) -> str | None:
@@ -25,7 +39,10 @@ def token(address: str) -> str | None:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address is this machine: its token is nobody else's business, and no proxy stands before it."""
+    """Whether an address is this machine: its token is nobody else's business, and no proxy stands before it.
+
+    Its socket is not: that needs no token.
+    """
     return urlsplit(address).hostname in {"127.0.0.1", "localhost", "::1"}
 
 

@@ -30,6 +30,7 @@ from gateway.web import errors
 from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, SAFE, Identity, authenticate
 from gateway.web.metrics import HttpMetrics
 from gateway.web.openapi import Api
+from gateway.web.peers import peer_of
 
 log = structlog.get_logger(__name__)
 
@@ -246,7 +247,8 @@ class Web:
         if path not in part.open:
             method = scope.get("method", "GET")
             browser = part.browser(path)
-            caller = await authenticate(self.identity, scope["headers"], method=method, browser=browser)
+            peer = peer_of(scope.get("client"))
+            caller = await authenticate(self.identity, scope["headers"], method=method, browser=browser, peer=peer)
             scope["state"]["caller"] = caller
             if (needed := part.scope(method, path)) is not None:
                 caller.require(needed)

@@ -27,14 +27,17 @@ class Identity(Protocol):
     async def by_cookie(self, value: str) -> Principal:
         """By the cookie of a browser that is signed in. Unauthenticated."""
 
+    async def by_peer(self, uid: int) -> Principal:
+        """By the uid of a process on this machine, which the kernel told. Unauthenticated, Forbidden."""
+
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 async def authenticate(
-    identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False
+    identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False, peer: int | None = None
 ) -> Principal:
-    """The caller by the Authorization header, else by the cookie of a sign-in.
+    """The caller by the Authorization header, else by the cookie of a sign-in, else by the uid of the `peer`.
 
     With `browser` the token is also taken as the password of HTTP Basic, which a browser asks its user for. A browser
     adds password and cookie to whatever a page of anybody's sends here, so what changes things must then come from
@@ -53,6 +56,8 @@ async def authenticate(
         case "" if cookie is not None:
             _same_origin(given, method)
             return await identity.by_cookie(cookie)
+        case "" if peer is not None:
+            return await identity.by_peer(peer)
         case "":
             raise Unauthenticated(
                 "no token was given",

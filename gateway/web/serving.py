@@ -11,6 +11,7 @@ import uvicorn
 
 from gateway.errors import SettingsInvalid
 from gateway.web.app import Web
+from gateway.web.peers import PeerProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -20,13 +21,13 @@ _KEEP_ALIVE = 75
 
 
 class Serving(uvicorn.Server):
-    """One frame on one listening socket. `stop()` ends it; a second call does not wait for anybody."""
+    """One frame on listening sockets. `stop()` ends it; a second call does not wait for anybody."""
 
-    def __init__(self, web: Web, listener: socket.socket, *, grace: int = GRACE) -> None:
+    def __init__(self, web: Web, *listeners: socket.socket, grace: int = GRACE) -> None:
         super().__init__(
             uvicorn.Config(
                 web,
-                http="httptools",
+                http=PeerProtocol,
                 loop="none",
                 lifespan="on",
                 log_config=None,
@@ -40,7 +41,7 @@ class Serving(uvicorn.Server):
                 ws_per_message_deflate=False,
             )
         )
-        self._web, self._listener = web, listener
+        self._web, self._listeners = web, listeners
         self.ready = asyncio.Event()
 
     @contextlib.contextmanager
@@ -60,11 +61,12 @@ class Serving(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """SettingsInvalid if the frame did not start; the log says why."""
         try:
-            await self.serve(sockets=[self._listener])
+            await self.serve(sockets=list(self._listeners))
         except SystemExit as error:  # the web server's way to say that the lifespan failed
             raise SettingsInvalid("the service did not start", hint="The log above says why.") from error
         finally:
-            self._listener.close()
+            for listener in self._listeners:
+                listener.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -86,10 +88,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def running(web: Web, *, host: str = "127.0.0.1", port: int = 0, grace: int = GRACE) -> AsyncIterator[str]:
+async def running(
+    web: Web, *more: socket.socket, host: str = "127.0.0.1", port: int = 0, grace: int = GRACE
+) -> AsyncIterator[str]:
     """Serve while the block runs; gives the address. Port 0 is any free one."""
     listener = listen(host, port)
-    serving = Serving(web, listener, grace=grace)
+    serving = Serving(web, listener, *more, grace=grace)
     task = asyncio.create_task(serving.run_until_stopped())
     ready = asyncio.create_task(serving.ready.wait())
     try:
@@ -103,9 +107,9 @@ async def running(web: Web, *, host: str = "127.0.0.1", port: int = 0, grace: in
         await task
 
 
-async def serve(web: Web, listener: socket.socket, *, grace: int = GRACE) -> None:
+async def serve(web: Web, *listeners: socket.socket, grace: int = GRACE) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends it at once."""
-    serving = Serving(web, listener, grace=grace)
+    serving = Serving(web, *listeners, grace=grace)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.stop)

@@ -26,8 +26,10 @@ class AsyncTransport:
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        socket = defaults.socket_of(self.url)
         self.http = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=defaults.base(self.url),
+            transport=httpx.AsyncHTTPTransport(uds=socket) if socket is not None else None,
             headers=headers,
             auth=self._renewing,
             timeout=timeout,

@@ -27,8 +27,10 @@ class Transport:
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        socket = defaults.socket_of(self.url)
         self.http = httpx.Client(
-            base_url=self.url,
+            base_url=defaults.base(self.url),
+            transport=httpx.HTTPTransport(uds=socket) if socket is not None else None,
             headers=headers,
             auth=self._renewing,
             timeout=timeout,
