@@ -41,6 +41,9 @@ class ClusterSettings(Section):
         "cli", description="How Slurm is asked: slurmrestd, its commands, or libslurm on this machine."
     )
     rest_url: str | None = Field(None, description="Base address of slurmrestd, e.g. http://ctl:6820.")
+    rest_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) for an https rest_url, in place of the system's."
+    )
     jwt_key_file: Path | None = Field(None, description="Slurm's HS256 key, with which the gateway signs tokens.")
     pyslurm_python: Path | None = Field(
         None, description="Python that has pyslurm, for that back end; unset: the one that runs the gateway."

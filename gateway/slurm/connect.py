@@ -111,7 +111,14 @@ def _rest_client(cluster: ClusterSettings, name: str, cost: Cost) -> RestClient:
         raise _missing(name, "rest_url", 'backend = "rest"')
     if not cluster.jwt_key_file:
         raise _missing(name, "jwt_key_file", 'backend = "rest"')
-    return RestClient(cluster.rest_url, Tokens(cluster.jwt_key_file, time.time), cost=cost)
+    tokens = Tokens(cluster.jwt_key_file, time.time)
+    try:
+        return RestClient(cluster.rest_url, tokens, cost=cost, ca_file=cluster.rest_ca_file)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"clusters.{name}.rest_ca_file: {cluster.rest_ca_file}: {error.strerror or error}",
+            hint="A PEM file with the certificate of the CA that signed slurmrestd's.",
+        ) from error
 
 
 def _libslurm(cluster: ClusterSettings, name: str, cost: Cost) -> Libslurm:

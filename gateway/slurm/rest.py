@@ -149,7 +149,7 @@ class RestScheduler:
         return [
             ("job_name", name),
             ("users", user),
-            ("start_time", str(int((self._clock() - FIND_WINDOW).timestamp()))),
+            ("start_time", rest_parse.moment(self._clock() - FIND_WINDOW)),
             ("usage_time_as_submit_time", "true"),  # a held job has no other time
             ("skip_steps", "true"),
         ]
@@ -186,6 +186,9 @@ class RestScheduler:
 
     async def info(self) -> SchedulerInfo:
         answer = await self._ask("/ping/")
+        if not any(_responds(ping) for ping in answer.get("pings") or ()):
+            self._client.renew()  # since 26.05 a refused token reads like this
+            answer = await self._ask("/ping/")
         pings = answer.get("pings") or ()
         if not any(_responds(ping) for ping in pings):
             said = "; ".join(f"{p.get('hostname', '?')}: {p.get('status') or p.get('pinged', '?')}" for p in pings)
@@ -248,7 +251,7 @@ class RestScheduler:
 
     async def _ask_accounting(self, job_ids: Sequence[int]) -> Sequence[SeenJob]:
         """What accounting has of these jobs. SchedulerUnavailable."""
-        since = str(int((self._clock() - WINDOW).timestamp()))
+        since = rest_parse.moment(self._clock() - WINDOW)
         params = [("start_time", since), ("skip_steps", "true"), *(("step", str(i)) for i in job_ids)]
         try:
             answer = await self._client.get("slurmdb", "/jobs/", user=self._viewer, params=params)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from gateway.model.inventory import Inventory, Node, Partition
@@ -86,6 +87,11 @@ def submission(script: JobScript) -> dict[str, Any]:
 
 def _set(number: int) -> dict[str, Any]:
     return {"set": True, "infinite": False, "number": number}
+
+
+def moment(at: datetime) -> str:
+    """A time in a question: the one form that v0.0.41 takes as well."""
+    return f"uts{int(at.timestamp())}"
 
 
 def job_states(body: Json) -> dict[int, tuple[str, ...]]:

@@ -11,13 +11,14 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import h11
 
 _CHUNK: Final = 1 << 18
-_SAFE: Final = frozenset({"GET", "DELETE"})  # the same when done twice
+SAFE: Final = frozenset({"GET", "DELETE"})  # the same when done twice
 
 
 class NotSent(Exception):
@@ -51,10 +52,19 @@ class _Line:
 class Wire:
     """Connections to one server, at `http(s)://host:port` or `unix:/path/of/socket`; seconds for all times."""
 
-    def __init__(self, url: str, *, timeout: float, connect_timeout: float, connections: int, idle: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        connect_timeout: float,
+        connections: int,
+        idle: float,
+        ca_file: Path | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._socket = unquote(parts.path) if parts.scheme == "unix" else None
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._host = parts.hostname or "localhost"
         self._port = parts.port or (443 if self._tls else 80)
         self._authority = parts.netloc or "localhost"
@@ -80,7 +90,7 @@ class Wire:
                 try:
                     return await self._exchange(line, method, target, headers, body)
                 except AnswerLost:
-                    if method not in _SAFE:
+                    if method not in SAFE:
                         raise
                     # slurmrestd was restarted since, or closed what was idle: ask again
             return await self._exchange(await self._open(), method, target, headers, body)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,6 +69,7 @@ class Player:
     answers: dict[tuple[str, str], Reply | Answer] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     prefix: str = ""
+    no_such_version: str = field(default_factory=lambda: recorded("rest-no-such-version.txt"))
 
     def paths(self) -> list[str]:
         return [f"{asked.method} {asked.path}" for asked in self.asked if "/ping/" not in asked.path]
@@ -98,7 +100,7 @@ class Player:
     def _reply(self, asked: Asked) -> Reply:
         _, _api, version, *rest = asked.path.removeprefix(self.prefix).split("/")
         if version not in self.versions:
-            return Reply(recorded("rest-no-such-version.txt"), 404)
+            return Reply(self.no_such_version, 404)
         answer = self.answers.get((asked.method, "/" + "/".join(rest)))
         if answer is None:
             return Reply('{"errors": [{"error_number": 9000, "error": "not set up"}]}', 500)
@@ -151,7 +153,7 @@ def reply() -> type[Reply]:
 async def scheduler(player: Player, clock: Clock, tmp_path: Path) -> AsyncIterator[RestScheduler]:
     key = tmp_path / "jwt.key"
     key.write_bytes(KEY)
-    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, clock.seconds), timeout=1.0)
+    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, clock.seconds), timeout=1.0, patience=0.0)
     scheduler = RestScheduler(client, cluster="c", viewer="alice", clock=clock, monotonic=clock.seconds)
     yield scheduler
     await scheduler.close()
@@ -164,3 +166,23 @@ def unused_port() -> int:
         held.bind(("127.0.0.1", 0))
         port: int = held.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Callable[[str], tuple[Path, Path, Path]]:
+    """Make a CA, and a certificate by it for a host: the files of the CA, the certificate and its key."""
+
+    def make(host: str) -> tuple[Path, Path, Path]:
+        folder = tmp_path / f"tls-{host}"
+        folder.mkdir()
+        ca, certificate, key = (folder / name for name in ("ca.pem", "host.pem", "host.key"))
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        signed = ["-CA", str(ca), "-CAkey", str(folder / "ca.key"), "-addext", f"subjectAltName=DNS:{host}"]
+        for words in (
+            ["-subj", "/CN=ca", "-keyout", str(folder / "ca.key"), "-out", str(ca)],
+            ["-subj", f"/CN={host}", "-keyout", str(key), "-out", str(certificate), *signed],
+        ):
+            subprocess.run([*new, "-days", "2", *words], check=True, capture_output=True)
+        return ca, certificate, key
+
+    return make

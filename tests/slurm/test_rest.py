@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,26 @@ def test_jobs_of_every_version_read_the_same(version: str, read_recorded: Callab
     assert done.time_limit is not None
     assert done.submit_time is not None
     assert done.submit_time.year == 2026
+
+
+def test_a_job_of_the_oldest_version(read_recorded: Callable[[str], str]) -> None:
+    (row,) = json.loads(read_recorded("rest-job-v0.0.41.json"))["jobs"]
+    (past,) = json.loads(read_recorded("restdb-job-v0.0.41.json"))["jobs"]
+    for seen in (rest_parse.queue_job(row), rest_parse.accounting_job(past)):
+        assert (seen.name, seen.user, seen.state) == ("sluice-x-1", "alice", JobState.FAILED)
+        assert (seen.exit_code, seen.signal, seen.comment) == (3, None, "hello")
+        assert seen.nodes in {"node1", "node2"}
+        assert None not in {seen.submit_time, seen.start_time, seen.end_time, seen.time_limit}
+
+
+@pytest.mark.parametrize("words", ["rest-no-such-version.txt", "rest-no-such-version-24.11.txt"])
+async def test_a_version_that_went_away_is_replaced(
+    scheduler: RestScheduler, player: Any, read_recorded: Callable[[str], str], words: str
+) -> None:
+    player.no_such_version = read_recorded(words)
+    assert (await scheduler.info()).backend == "rest v0.0.44"
+    player.versions.remove("v0.0.44")
+    assert (await scheduler.info()).backend == "rest v0.0.43"
 
 
 def test_a_running_job_as_recorded(read_recorded: Callable[[str], str]) -> None:
@@ -197,7 +218,7 @@ async def test_slurmrestds_unix_socket(player: Any, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"0" * 32)
     server = await asyncio.start_unix_server(player.serve, tmp_path / "slurmrestd.sock")
-    client = RestClient(f"unix:{tmp_path}/slurmrestd.sock", Tokens(key, lambda: 0.0))
+    client = RestClient(f"unix:{tmp_path}/slurmrestd.sock", Tokens(key, lambda: 0.0), patience=0.0)
     scheduler = RestScheduler(client, cluster="c", viewer="alice")
     assert (await scheduler.info()).cluster == "testcluster"
     await scheduler.close()
@@ -211,7 +232,7 @@ async def test_an_address_may_have_a_path(player: Any, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"0" * 32)
     player.prefix = "/slurm-api"
-    client = RestClient(f"http://127.0.0.1:{player.port}/slurm-api/", Tokens(key, lambda: 0.0))
+    client = RestClient(f"http://127.0.0.1:{player.port}/slurm-api/", Tokens(key, lambda: 0.0), patience=0.0)
     scheduler = RestScheduler(client, cluster="c", viewer="alice")
     assert (await scheduler.info()).cluster == "testcluster"
     assert all(asked.path.startswith("/slurm-api/slurm/v0.0.") for asked in player.asked)
@@ -253,7 +274,7 @@ async def test_a_lost_answer_is_a_doubt_and_the_job_is_sent_once(
 async def test_nobody_there_is_certain(tmp_path: Path, unused_port: int) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"0" * 32)
-    client = RestClient(f"http://127.0.0.1:{unused_port}", Tokens(key, lambda: 0.0))
+    client = RestClient(f"http://127.0.0.1:{unused_port}", Tokens(key, lambda: 0.0), patience=0.0)
     scheduler = RestScheduler(client, cluster="c", viewer="alice")
     with pytest.raises(SchedulerUnavailable, match="cannot be reached"):
         await scheduler.submit(SCRIPT, "alice")
@@ -336,7 +357,7 @@ async def test_what_left_the_queue_is_asked_of_accounting_once(
         assert (await scheduler.look([8]))[8].state is JobState.FAILED
     (asked,) = [asked for asked in player.asked if asked.path == "/slurmdb/v0.0.44/jobs/"]
     assert ("step", "8") in asked.query
-    assert 0 < int(dict(asked.query)["start_time"]) < clock.seconds()
+    assert 0 < int(dict(asked.query)["start_time"].removeprefix("uts")) < clock.seconds()
 
 
 async def test_accounting_that_is_late_ends_nothing(
@@ -465,7 +486,7 @@ async def test_a_name_is_looked_for_in_accounting_when_it_is_complete(
     assert await scheduler.find("sluice-5-1", "alice") is None
     query = dict(next(asked for asked in player.asked if "slurmdb" in asked.path).query)
     assert (query["job_name"], query["users"]) == ("sluice-5-1", "alice")
-    assert int(query["start_time"]) > 0
+    assert int(query["start_time"].removeprefix("uts")) > 0
 
 
 async def test_a_job_that_accounting_has_not_heard_of_yet_is_found_in_the_queue(
@@ -551,3 +572,73 @@ async def test_a_cancel_whose_answer_is_lost_can_be_repeated(scheduler: RestSche
     player.answers["DELETE", "/job/9"] = reply(cut=True)
     with pytest.raises(SchedulerUnavailable, match="lost"):
         await scheduler.cancel(9, "alice")
+
+
+# Restarts
+
+
+async def test_a_question_outlives_a_restart_and_a_submit_is_not_sent_twice(
+    scheduler: RestScheduler, player: Any, reply: Any
+) -> None:
+    player.answers["GET", "/partitions/"] = player.answers["GET", "/nodes/"] = reply("{}")
+    scheduler._client._patience = 5.0
+    await scheduler.info()
+    away = 3
+
+    def partitions(asked: Any) -> Any:
+        nonlocal away
+        away -= asked.method == "GET"
+        return reply(cut=True) if away > 0 else reply("{}")
+
+    player.answers["GET", "/partitions/"] = partitions
+    assert (await scheduler.inventory()).partitions == ()
+    assert away <= 0
+    player.answers["POST", "/job/submit"] = reply(cut=True)
+    with pytest.raises(SubmitUnknown):
+        await scheduler.submit(SCRIPT, "alice")
+    assert player.paths().count("POST /slurm/v0.0.44/job/submit") == 1
+
+
+async def test_one_that_was_never_there_is_said_at_once(tmp_path: Path, unused_port: int) -> None:
+    key = tmp_path / "jwt.key"
+    key.write_bytes(b"x" * 32)
+    client = RestClient(f"http://127.0.0.1:{unused_port}", Tokens(key, lambda: 0.0), patience=3600.0)
+    with pytest.raises(SchedulerUnavailable, match="cannot be reached"):
+        await RestScheduler(client, cluster="c", viewer="alice").info()
+
+
+async def test_a_newer_slurm_behind_the_same_address_is_noticed(
+    scheduler: RestScheduler, player: Any, reply: Any, read_recorded: Callable[[str], str]
+) -> None:
+    assert (await scheduler.info()).backend == "rest v0.0.44"
+    newer = read_recorded("rest-ping.json").replace("26.05.5", "27.05.0")
+    player.answers["GET", "/ping/"] = reply(newer)
+    player.versions.add("v0.0.45")
+    await scheduler.info()
+    assert (await scheduler.info()).backend == "rest v0.0.45"
+
+
+# TLS
+
+
+async def test_https_is_believed_by_the_ca_that_is_named(
+    player: Any, tmp_path: Path, clock: Any, authority: Callable[[str], tuple[Path, Path, Path]]
+) -> None:
+    ca, certificate, key = authority("localhost")
+    other, _, _ = authority("elsewhere")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(player.serve, "localhost", 0, ssl=context)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    token_key = tmp_path / "jwt.key"
+    token_key.write_bytes(b"x" * 32)
+    for ca_file, believed in ((ca, True), (other, False), (None, False)):
+        client = RestClient(url, Tokens(token_key, clock.seconds), ca_file=ca_file, patience=0.0)
+        scheduler = RestScheduler(client, cluster="c", viewer="alice")
+        if believed:
+            assert (await scheduler.info()).backend == "rest v0.0.44"
+        else:
+            with pytest.raises(SchedulerUnavailable, match=r"(?i)certificate"):
+                await scheduler.info()
+        await scheduler.close()
+    server.close()
