@@ -65,7 +65,7 @@ class WithPlaces:
     def _placed(self, job: SeenJob) -> SeenJob:
         if job.state is not JobState.PENDING or job.job_id not in self._places:
             return job
-        return job.model_copy(update={"position": self._places[job.job_id].position})
+        return job.model_copy(update={"position": roughly(self._places[job.job_id].position)})
 
     async def _ask(self) -> Mapping[int, Place]:
         began = self._monotonic()
@@ -105,3 +105,9 @@ class WithPlaces:
             await asyncio.wait({self._asking})
         await self._inner.close()
         await self._shell.close()
+
+
+def roughly(position: int) -> int:
+    """A far place to two digits: else every job that starts would be news to a thousand sessions that wait behind it."""
+    digits = max(0, len(str(position)) - 2)
+    return position if digits == 0 else round(position, -digits)

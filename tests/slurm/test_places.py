@@ -9,7 +9,7 @@ from gateway.errors import SchedulerUnavailable
 from gateway.model.job import JobOptions, JobScript, SeenJob
 from gateway.slurm.commands import Place, Unreadable, parse_pending
 from gateway.slurm.fake import FakeSlurm
-from gateway.slurm.places import EVERY, NEW_EVERY, WithPlaces
+from gateway.slurm.places import EVERY, NEW_EVERY, WithPlaces, roughly
 
 
 def test_places_are_counted_within_each_partition() -> None:
@@ -109,3 +109,7 @@ async def test_a_job_that_waits_for_another_reason_is_asked_about_once() -> None
     for _ in range(3):
         await placed.look(jobs, [7])
     assert slurm.awaited == [set(), {7}, {7, 2}, {7}]
+
+
+def test_far_places_are_told_roughly() -> None:
+    assert [roughly(place) for place in (1, 42, 99, 104, 1234, 9999)] == [1, 42, 99, 100, 1200, 10000]
