@@ -4,6 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
+from ulid import ULID
 
 JOB_NAME_PREFIX = "sluice-"
 #: A flag of ours: the queue has not got the job, and accounting still says that it lives.
@@ -174,3 +175,12 @@ def job_name(session_id: str, attempt: int) -> str:
 def is_ours(name: str) -> bool:
     """Whether a job of this name is one of a Sluice, of this one or another."""
     return name.startswith(JOB_NAME_PREFIX)
+
+
+def created_at(name: str) -> datetime | None:
+    """When the session of a job of this name was created: its id says so. None if the name has no such id."""
+    session_id = name.removeprefix(JOB_NAME_PREFIX).partition("-")[0]
+    try:
+        return ULID.from_str(session_id.upper()).datetime
+    except ValueError:
+        return None

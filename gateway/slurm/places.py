@@ -108,6 +108,6 @@ class WithPlaces:
 
 
 def roughly(position: int) -> int:
-    """A far place to two digits: else every job that starts would be news to a thousand sessions that wait behind it."""
+    """A far place to two digits: else every job that starts would be news to all sessions that wait behind it."""
     digits = max(0, len(str(position)) - 2)
     return position if digits == 0 else round(position, -digits)

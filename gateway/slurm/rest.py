@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from gateway.core.ports import Clock, SchedulerInfo
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitUnknown
 from gateway.model.inventory import Inventory
-from gateway.model.job import JobScript, JobState, SeenJob, is_ours
+from gateway.model.job import JobScript, JobState, SeenJob, created_at, is_ours
 from gateway.slurm import rest_parse, states, times
 from gateway.slurm.left import WINDOW, Left
 from gateway.slurm.memory import Memory
@@ -35,6 +35,7 @@ from gateway.slurm.wire import AnswerLost
 FIND_WINDOW: Final = timedelta(days=14)
 
 _ACCOUNTING_LAG: Final = timedelta(minutes=10)
+_CLOCKS_APART: Final = timedelta(minutes=10)
 _STATES_AT_ONCE: Final = 1_000  # ids in one address: 16 kB, the same answer in less time than in four parts
 # No times: then accounting tells what is live now, also what is held and has never been eligible.
 _LIVE_JOBS: Final = (
@@ -115,7 +116,7 @@ class RestScheduler:
         if number is None:
             # slurmctld tells accounting of new jobs some seconds later: the newest are only in the queue
             behind = _ACCOUNTING_LAG if accounting == "complete" else FIND_WINDOW
-            number = await self._queue.find(name, user, self._clock() - behind, epoch)
+            number = await self._queue.find(name, user, self._not_before(name, behind), epoch)
         if number is None and not answer and accounting != "none":
             raise SchedulerUnavailable(f"job {name} is not in the queue, and accounting does not answer")
         if number is None:
@@ -144,6 +145,13 @@ class RestScheduler:
             return [job for job in rows if is_ours(job.name)]
 
         return [job for some in await each(ask, users) for job in some]
+
+    def _not_before(self, name: str, behind: timedelta) -> datetime:
+        """A session's job was not submitted before the session was there, if the clocks agree within minutes."""
+        bounds = [self._clock() - behind]
+        if (created := created_at(name)) is not None:
+            bounds.append(created - _CLOCKS_APART)
+        return max(bounds)
 
     def _by_name(self, name: str, user: str) -> Sequence[tuple[str, str]]:
         return [

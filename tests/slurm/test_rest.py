@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
+from ulid import ULID
 
 from gateway.errors import (
     Forbidden,
@@ -528,6 +529,20 @@ async def test_a_name_is_looked_for_in_the_queue_when_accounting_is_behind_or_no
     assert found.job_id == 6
     assert await scheduler.find("sluice-6-1", "bob") is None
     assert await scheduler.find("sluice-8-1", "alice") is None
+
+
+async def test_what_was_submitted_before_the_session_was_there_is_not_asked_about(
+    scheduler: RestScheduler, player: Any, reply: Any, clock: Any
+) -> None:
+    now = clock.seconds()
+    name = f"sluice-{str(ULID.from_timestamp(now - 60)).lower()}-1"
+    player.answers["GET", "/diag/"] = reply(diag(3))  # accounting is behind
+    player.answers["GET", "/jobs/"] = reply('{"jobs": []}')
+    player.answers["GET", "/jobs/state/"] = reply(states(**{f"_{i}": "PENDING" for i in range(1, 1001)}))
+    for i in range(1, 1001):
+        player.answers["GET", f"/job/{i}"] = reply(job(i, "PENDING", submit_time=int(now) - 60 * (1000 - i)))
+    assert await scheduler.find(name, "alice") is None
+    assert len([path for path in player.paths() if "/slurm/v0.0.44/job/" in path]) < 30
 
 
 async def test_a_name_is_not_missing_when_accounting_could_not_be_asked(
