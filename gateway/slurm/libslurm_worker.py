@@ -152,6 +152,9 @@ class Slurm:
                 if error.errno != self.pyslurm.ESLURM_INVALID_JOB_ID:
                     raise
                 continue
+            except KeyError:  # it looks for steps of the array, where there are only those of its tasks
+                astray.add(number)
+                continue
             if job.id == number:
                 found[number] = queue_row(job)
             else:
