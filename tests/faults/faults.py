@@ -119,7 +119,7 @@ class ControllerFrozen(Daemon):
     title = "slurmctld frozen in the middle of submits, over slurmrestd"
     daemon, how = "slurmctld", "freeze"
     full = Size(times=6, sessions=72, hold=(5, 40))
-    fast = Size(times=1, sessions=12, hold=(11, 13))
+    fast = Size(times=1, sessions=8, hold=(11, 13))
 
 
 class ControllerFrozenSsh(ControllerFrozen):
@@ -196,7 +196,7 @@ class DatabaseLocked(Fault):
     name = "database-locked"
     title = "SQLite's write lock held by another process"
     full = Size(times=5, sessions=60, hold=(5, 25))
-    fast = Size(times=1, sessions=12, hold=(11, 12))
+    fast = Size(times=1, sessions=8, hold=(11, 12))
     _holder: "subprocess.Popen[bytes] | None" = None
 
     async def inject(self, stage: Stage, chance: Random) -> None:
@@ -281,7 +281,7 @@ class SshCut(Fault):
     name = "ssh-cut"
     title = "ssh connection cut in the middle of `sbatch`"
     full = Size(times=20, sessions=80)
-    fast = Size(times=4, sessions=16)
+    fast = Size(times=4, sessions=10)
     setting = Setting(backend="cli")
 
     async def inject(self, stage: Stage, chance: Random) -> None:
