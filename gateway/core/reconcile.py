@@ -8,7 +8,7 @@ is recorded the same way. A session whose act is still under way is left out of 
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from gateway.store.clusters import SeenCluster
 
 log = structlog.get_logger(__name__)
 
-BUSY_FOR = timedelta(seconds=30)
+BUSY_FOR = 30.0
 INVENTORY_EVERY = 15.0
 ERROR_PAUSE = 5.0
 
@@ -75,8 +75,8 @@ class ClusterLoop:
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._sweep, self._intents = Sweep(gateway, cluster, self._write, hold.sure), Intents(gateway.moment)
         self._database_away = ""
-        self._busy_until: datetime | None = None
-        self._inventory_due: datetime | None = None
+        self._busy_until = 0.0
+        self._inventory_due = 0.0
         self._seen: SeenCluster = SeenCluster(
             name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
         )
@@ -136,8 +136,8 @@ class ClusterLoop:
             if self._sweep.due(now):
                 self._do("sweep", self._sweep.run())
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
-            self._busy_until = now + BUSY_FOR
-        busy = self._busy_until is not None and now < self._busy_until
+            self._busy_until = loop.time() + BUSY_FOR
+        busy = loop.time() < self._busy_until
         settings = gateway.settings.reconcile
         usual = settings.busy_poll_seconds if busy else settings.poll_seconds
         if seen is None:
@@ -159,7 +159,7 @@ class ClusterLoop:
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
         awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and s.phase is Phase.STARTING]
         now, began = clock(), loop.time()
-        stale = self._inventory_due is None or now >= self._inventory_due
+        stale = began >= self._inventory_due
         if not stale and not job_ids and self._seen.reachable:
             return {}  # nothing to ask
         cost = self._cluster.cost
@@ -173,7 +173,7 @@ class ClusterLoop:
             if stale:
                 news |= await self._take_stock(needed=not job_ids)
                 stock = loop.time() - began - took
-                self._inventory_due = now + timedelta(seconds=pace.between_inventories(stock, INVENTORY_EVERY))
+                self._inventory_due = began + pace.between_inventories(stock, INVENTORY_EVERY)
         except SchedulerUnavailable as error:
             if self._seen.reachable or self._seen.message != error.message:
                 log.warning("slurm unreachable", cluster=self.name, error=error.message)

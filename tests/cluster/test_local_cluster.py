@@ -205,3 +205,27 @@ def test_errors_of_exec(slurm_cluster: Cluster) -> None:
         slurm_cluster.exec("login", ["sh", "-c", "echo oops >&2; exit 3"])
     done = slurm_cluster.exec("login", ["sh", "-c", "cat; exit 3"], input="in", check=False)
     assert (done.returncode, done.stdout) == (3, "in")
+
+
+def test_a_daemon_hangs_goes_on_and_crashes(slurm_cluster: Cluster) -> None:
+    state = "sed -n 's/^State:[[:space:]]*//p' /proc/$(cat /run/sluice-host/slurmrestd.pid)/status"
+    slurm_cluster.signal("ctl", "slurmrestd", "STOP")
+    assert slurm_cluster.exec("ctl", ["bash", "-c", state]).stdout.startswith("T")
+    slurm_cluster.signal("ctl", "slurmrestd", "CONT")
+    assert not slurm_cluster.exec("ctl", ["bash", "-c", state]).stdout.startswith("T")
+    slurm_cluster.signal("ctl", "slurmrestd", "KILL")
+    slurm_cluster.service("ctl", "start", "slurmrestd")
+    with pytest.raises(ClusterError, match="no service nothing"):
+        slurm_cluster.service("ctl", "start", "nothing")
+
+
+def test_a_cable_is_pulled_and_plugged_in(slurm_cluster: Cluster) -> None:
+    carrier = ["cat", "/sys/class/net/eth0/carrier"]
+    slurm_cluster.cut_link("node2")
+    try:
+        assert slurm_cluster.exec("node2", carrier).stdout.strip() == "0"
+    finally:
+        slurm_cluster.restore_link("node2")
+    assert slurm_cluster.exec("node2", carrier).stdout.strip() == "1"
+    with pytest.raises(ClusterNotFound, match="no cable"):
+        slurm_cluster.cut_link("build")
