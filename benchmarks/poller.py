@@ -97,7 +97,7 @@ def _grow(env: Environment, sessions: int) -> None:
         result = asyncio.run(load(url, body, headers=env.headers, connections=8, requests=number))
         assert result.errors == 0, f"{result.errors} sessions were not accepted"
     _until(lambda: len(queued(env.cluster, f"--user={OURS}")) == sessions, 120)
-    time.sleep(BUSY_FOR.total_seconds() + SETTLED)
+    time.sleep(BUSY_FOR + SETTLED)
 
 
 def _window(env: Environment) -> Window:

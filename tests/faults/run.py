@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import click
@@ -25,7 +25,7 @@ from tests.faults.harness import RESULTS, Result, broken, play
 @click.option("--lanes", default=2, show_default=True, help="Faults played at once, each lane on a cluster of its own.")
 @click.option("--cluster", "clusters", multiple=True, help="Use this running cluster for a lane, and leave it running.")
 @click.option("--seed", default=1, show_default=True, help="Other moments, other plans of the clients.")
-@click.option("--publish", is_flag=True, help=f"Write {report.PAGE} from the last full run of every fault.")
+@click.option("--publish", is_flag=True, help=f"Play nothing; write {report.PAGE} from the last full runs.")
 @click.option("--list", "listing", is_flag=True, help="Name the faults.")
 def main(
     names: Sequence[str], fast: bool, lanes: int, clusters: Sequence[str], seed: int, publish: bool, listing: bool
@@ -41,6 +41,11 @@ def main(
     for name in names:
         if name not in known:
             raise click.BadParameter(f"{name}: one of {', '.join(known)}")
+    if publish:
+        kept = [path for name in known if (path := RESULTS / f"{name}.json").exists()]
+        results = [Result(**json.loads(path.read_text())) for path in kept]
+        report.publish(results, json.loads((RESULTS / "facts.json").read_text()))
+        return
     chosen = [known[name] for name in names] or list(FAULTS)
     with ExitStack() as stack:
         if clusters:
@@ -49,22 +54,21 @@ def main(
             ready = [Cluster.up(f"x{os.getpid()}-{lane}") for lane in range(min(lanes, len(chosen)))]
             for cluster in ready:
                 stack.callback(cluster.down)
-        facts = report.facts(ready[0])
+        if not fast:
+            keep("facts", report.facts(ready[0]))
         results = asyncio.run(_lanes(chosen, ready, fast=fast, seed=seed))
     results.sort(key=lambda result: list(known).index(result.name))
     click.echo("\n" + report.table(results))
     for result in results:
         for problem in result.problems:
             click.echo(f"{result.name}: {problem}")
-    if not fast:
-        RESULTS.mkdir(exist_ok=True)
-        for result in results:
-            (RESULTS / f"{result.name}.json").write_text(json.dumps(result.values(), indent=1))
-        (RESULTS / "facts.json").write_text(json.dumps(facts))
-    if publish:
-        last = [RESULTS / f"{fault.name}.json" for fault in FAULTS]
-        report.publish([Result(**json.loads(path.read_text())) for path in last if path.exists()], facts)
     sys.exit(0 if all(result.good for result in results) else 1)
+
+
+def keep(name: str, values: Mapping[str, object]) -> None:
+    """Keep what came of a full run."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=1))
 
 
 async def _lanes(faults: Sequence[Fault], clusters: Sequence[Cluster], *, fast: bool, seed: int) -> list[Result]:
@@ -83,10 +87,13 @@ async def _lanes(faults: Sequence[Fault], clusters: Sequence[Cluster], *, fast: 
             tell(f"{size.times} times under {size.sessions} sessions")
             started = time.monotonic()
             try:
-                results.append(await play(fault, size, cluster, tell, seed=seed))
+                result = await play(fault, size, cluster, tell, seed=seed)
             except Exception as error:  # noqa: BLE001 - the others are played all the same
-                results.append(broken(fault, error, time.monotonic() - started))
+                result = broken(fault, error, time.monotonic() - started)
                 tell(f"NOT OK: {error!r}")
+            results.append(result)
+            if not fast:
+                keep(fault.name, result.values())
             cluster = Cluster.load(cluster.name)  # a host of it may be another now
 
     await asyncio.gather(*(lane(cluster) for cluster in clusters))
