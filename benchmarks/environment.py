@@ -88,14 +88,14 @@ def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, "SLUICE_CONFIG": str(config)}, stdout=log, stderr=log)
     try:
-        _until_ready(url, process, folder / "gateway.log")
+        until_ready(url, process, folder / "gateway.log")
         yield Environment(cluster, url, (folder / "state" / "token").read_text().strip(), config, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and process.poll() is None:
         try:

@@ -3,11 +3,18 @@
 import sys
 from pathlib import Path
 
-from benchmarks import commands, launch, poller, proxy, submit
+from benchmarks import commands, launch, poller, proxy, reads, submit
 from benchmarks.environment import environment
 from benchmarks.report import Row, save, show
 
-MEASUREMENTS = {"commands": commands, "submit": submit, "launch": launch, "proxy": proxy, "poller": poller}
+MEASUREMENTS = {
+    "commands": commands,
+    "submit": submit,
+    "launch": launch,
+    "proxy": proxy,
+    "poller": poller,
+    "reads": reads,
+}
 
 
 def main(names: list[str]) -> None:

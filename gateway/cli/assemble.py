@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from gateway.core.context import Cluster, Gateway
 from gateway.core.cost import Cost
+from gateway.core.feed import hear
 from gateway.core.recipes import Catalogue
 from gateway.data import folder
 from gateway.errors import SettingsInvalid
@@ -47,9 +48,12 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
         client_ca=pki.ca_pem,
         clock=lambda: datetime.now(UTC),
     )
+    hearing = asyncio.create_task(hear(database, gateway.news, gateway.work), name="hear")
     try:
         yield gateway
     finally:
+        hearing.cancel()
+        await asyncio.wait({hearing})
         await gateway.close()
 
 

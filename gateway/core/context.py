@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from gateway.core.bell import Bell
 from gateway.core.cost import Cost
+from gateway.core.feed import Feed
 from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
 from gateway.core.recipes import Catalogue
 from gateway.errors import ClusterNotFound
@@ -40,32 +42,9 @@ class Cluster:
             await self.shell.close()
 
 
-class Bell:
-    """Wakes everybody who waits, in this process: a hint to look at the database again, never the news itself."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        event, self._event = self._event, asyncio.Event()
-        event.set()
-
-    def listen(self) -> asyncio.Event:
-        """What to hand to `wait` later, so that a ring between now and then is not missed."""
-        return self._event
-
-    async def wait(self, at_most: float, since: asyncio.Event | None = None) -> None:
-        """Return at the next ring (after `since` was listened for), or after `at_most` seconds."""
-        try:
-            async with asyncio.timeout(at_most):
-                await (since or self._event).wait()
-        except TimeoutError:
-            return
-
-
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """`work` is rung when there is something to reconcile, `news` when events were written.
+    """`work` is rung when there is something to reconcile, `news` when events were written; `feed` holds the newest.
 
     `moment` gives seconds on a clock that nobody sets. `instance` is this gateway's own name among those that share a
     Slurm; replicas have the same.
@@ -82,6 +61,10 @@ class Gateway:
     moment: Callable[[], float] = field(default=partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     work: Bell = field(default_factory=Bell)
     news: Bell = field(default_factory=Bell)
+    feed: Feed = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "feed", Feed(self.db, self.news))
 
     def cluster(self, name: str | None = None) -> Cluster:
         """The named cluster, or the default one."""

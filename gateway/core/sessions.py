@@ -22,7 +22,6 @@ from gateway.model.recipe import Recipe
 from gateway.model.session import Session
 from gateway.render.plan import make_plan, secret_values
 from gateway.store import sessions as store
-from gateway.store.sessions import SessionQuery
 
 
 async def create(
@@ -72,11 +71,6 @@ async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) 
 async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
     """By id or by name. SessionNotFound also for what the caller may not know of."""
     return await gateway.db.read(store.get, caller, ref)
-
-
-async def list_sessions(gateway: Gateway, caller: Principal, query: SessionQuery) -> tuple[list[Session], str | None]:
-    """One page of the caller's sessions, newest first, and the cursor of the next."""
-    return await gateway.db.read(store.find, caller, query)
 
 
 async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
@@ -143,6 +137,11 @@ def view(session: Session) -> SessionView:
         job=JobView.model_validate(session.job, from_attributes=True),
         queue_position=session.job.position,
     )
+
+
+def shown(session: Session) -> bytes:
+    """The session as the API shows it, as JSON."""
+    return view(session).model_dump_json().encode()
 
 
 def script_view(plan: Plan, script: JobScript) -> ScriptView:

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from gateway.core.context import Gateway
+from gateway.core.reading import Reading
 from gateway.core.reconcile import Reconciler
+from gateway.core.sessions import shown
 from gateway.identity.opening import open_callers
 from gateway.model.principal import Scope
 from gateway.server.api import (
@@ -22,6 +24,7 @@ from gateway.server.api import (
     tokens,
     users,
 )
+from gateway.server.api.reads import Quick
 from gateway.web import context, docs, signin
 from gateway.web.app import Part, Web, api, background, read_or_write
 from gateway.web.caller import SAFE
@@ -70,6 +73,7 @@ def rest(gateway: Gateway) -> Api:
     """The FastAPI app of /api/v1."""
     app = routes()
     context.hold(app, gateway)
+    app.state.reading = Reading(gateway.db, shown)
     docs.install(app, PREFIX)
     return app
 
@@ -81,7 +85,7 @@ def part(gateway: Gateway) -> Part:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with background("reconcile", reconciler.run):
+        async with background("feed", gateway.feed.run), background("reconcile", reconciler.run):
             yield
 
     async def check() -> Mapping[str, str]:
@@ -91,7 +95,7 @@ def part(gateway: Gateway) -> Part:
     return Part(
         name="server",
         prefixes=(PREFIX,),
-        app=app,
+        app=Quick(app, app.state.reading, PREFIX),
         open=OPEN,
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,

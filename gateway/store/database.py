@@ -8,6 +8,7 @@ one: see gateway.store.engine.
 
 import asyncio
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,12 +49,13 @@ class _Write:
 class Database:
     """One database by its SQLAlchemy address. `open()` brings the schema up to date; `close()` ends its threads.
 
-    `patience` is how many seconds a write waits for a PostgreSQL server that is away. SettingsInvalid if the address
-    cannot be used.
+    `patience` is how many seconds a write waits for a PostgreSQL server that is away, or for a lock. `origin` tells
+    what this process writes from what others do. SettingsInvalid if the address cannot be used.
     """
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         self.url = engine.address(url)
+        self.origin = secrets.token_hex(8)
         self.engine = engine.make(self.url, READERS + 1)
         self.reading, self.writing = engine.reading(self.engine), engine.writing(self.engine)
         self._patience = patience
@@ -166,6 +168,7 @@ class Database:
                         raise
                     except Exception as why:  # noqa: BLE001 - whoever asked for it is told
                         failed.append((write.future, engine.translated(why)))
+                engine.tell(connection, self.origin)
                 committing = True
                 transaction.commit()
         except Exception as raised:  # noqa: BLE001 - every one of the group must know

@@ -8,7 +8,7 @@ writers can end in a deadlock. What that costs is small, because writes are grou
 
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -21,6 +21,8 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+CHANNEL = "sluice"
+_ABOUT = "sluice-about"
 _WRITER_LOCK = 0x736C75696365  # "sluice"
 # Nothing here takes seconds: what does is stuck, and must not hold the lock of the writers for ever. All in ms.
 _LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 30_000}
@@ -62,17 +64,13 @@ def make(url: URL, size: int) -> Engine:
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "begin", _begin_sqlite)
         return made
-    options = " ".join([*(f"-c {name}={value}" for name, value in _LIMITS.items()), "-c timezone=UTC"])
-    given = url.query.get("options", "")
-    own = given if isinstance(given, str) else " ".join(given)
-    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     try:
         made = create_engine(
             url,
             pool_size=size,
             max_overflow=2,
             pool_pre_ping=True,  # a connection may have died with the server that it led to
-            connect_args={**arguments, "options": f"{options} {own}".strip()},
+            connect_args=_postgresql(url),
         )
     except ImportError as error:
         raise SettingsInvalid(
@@ -81,6 +79,33 @@ def make(url: URL, size: int) -> Engine:
         ) from error
     event.listen(made, "begin", _begin_postgresql)
     return made
+
+
+def _postgresql(url: URL) -> dict[str, Any]:
+    options = " ".join([*(f"-c {name}={value}" for name, value in _LIMITS.items()), "-c timezone=UTC"])
+    given = url.query.get("options", "")
+    own = given if isinstance(given, str) else " ".join(given)
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    return {**arguments, "options": f"{options} {own}".strip()}
+
+
+def arguments(url: URL) -> dict[str, Any]:
+    """What psycopg is connected with for this address: for a connection beside the pool."""
+    _, given = url.get_dialect()().create_connect_args(url)
+    return {**given, **_postgresql(url)}
+
+
+def tell(connection: Connection, origin: str) -> None:
+    """Let other servers hear, at the commit, what kinds of things were written; see `about`."""
+    kinds = connection.info.pop(_ABOUT, None)
+    if kinds and connection.dialect.name == "postgresql":
+        payload = f"{origin} {','.join(sorted(kinds))}"
+        connection.execute(select(func.pg_notify(CHANNEL, payload)))
+
+
+def about(connection: Connection, *kinds: str) -> None:
+    """Say that the transaction writes something that others wait for: `news` (events), `work` (something to do)."""
+    connection.info.setdefault(_ABOUT, set()).update(kinds)
 
 
 def reading(engine: Engine) -> Engine:

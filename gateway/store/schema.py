@@ -78,8 +78,14 @@ sessions = Table(
     Column("idempotency_digest", String(64)),
     UniqueConstraint("owner", "idempotency_key"),
 )
+# Lists are read newest first: each filter that may find little has an index that ends with the id.
 Index(None, sessions.c.owner, sessions.c.id)
 Index(None, sessions.c.project, sessions.c.id)
+Index(None, sessions.c.name, sessions.c.id)
+Index(None, sessions.c.recipe, sessions.c.id)
+Index(None, sessions.c.cluster, sessions.c.id)
+Index(None, sessions.c.phase, sessions.c.id)
+Index("ix_sessions_live_id", sessions.c.id, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
 Index("ix_sessions_live", sessions.c.cluster, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
 Index(
     "uq_sessions_live_name",
@@ -88,6 +94,16 @@ Index(
     unique=True,
     sqlite_where=~sessions.c.ended,
     postgresql_where=~sessions.c.ended,
+)
+
+#: The labels of a session's plan, again, where they can be found by.
+labels = Table(
+    "labels",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("value", Text, nullable=False),
+    Index(None, "name", "value", "session_id"),
 )
 
 jobs = Table(

@@ -1,6 +1,6 @@
 """Sessions in the database. Reads start from the caller (`visible_to`); writes are guarded by the version read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,13 +11,17 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    String,
     and_,
     bindparam,
+    cast,
     delete,
+    func,
     insert,
     or_,
     select,
     true,
+    union,
     update,
 )
 
@@ -25,15 +29,22 @@ from gateway.errors import Conflict, SessionNotFound
 from gateway.model.job import Job
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
-from gateway.store.schema import events, jobs, sessions
+from gateway.store.engine import about
+from gateway.store.schema import events, jobs, labels, sessions
 
 IDS_AT_ONCE = 500
 _JOB = [column.label(f"job_{column.name}") for column in jobs.columns]
 _JOB_FIELDS = tuple(Job.model_fields)
 _SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "job")
 
+#: Events after which there is something to do for whoever works for the cluster.
+WORK = frozenset({"session.created", "session.stop_requested"})
+_ID_LENGTH = 26
+Current = tuple[str, int]
+"""A session's id and the version that it is in."""
+
 # Statements that are built once: building one costs more than running it.
-_ADD_SESSION, _ADD_JOB, _ADD_EVENTS = insert(sessions), insert(jobs), insert(events)
+_ADD_SESSION, _ADD_JOB, _ADD_LABELS, _ADD_EVENTS = insert(sessions), insert(jobs), insert(labels), insert(events)
 _SAVE_SESSION = update(sessions).where(
     sessions.c.id == bindparam("the_id"), sessions.c.version == bindparam("read_version")
 )
@@ -63,21 +74,30 @@ def visible_to(caller: Principal) -> Select[Any]:
 
 def seen_by(caller: Principal) -> ColumnElement[bool]:
     """`Principal.sees` as a condition on rows of sessions."""
+    return or_(*ways_to_see(caller))
+
+
+def ways_to_see(caller: Principal) -> list[ColumnElement[bool]]:
+    """The same as conditions of which one must hold; each has an index of its own."""
     found: list[ColumnElement[bool]] = [true()]
     if caller.session is not None:
         found.append(sessions.c.id == caller.session)
     if caller.project is not None:
         found.append(sessions.c.project == caller.project)
-    if not caller.everywhere:
-        found.append(or_(sessions.c.owner == caller.name, sessions.c.project.in_(sorted(caller.projects))))
-    return and_(*found)
+    if caller.everywhere:
+        return [and_(*found)]
+    projects = [sessions.c.project == project for project in sorted(caller.projects)]
+    return [and_(*found, way) for way in (sessions.c.owner == caller.name, *projects)]
 
 
 def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:
     """Insert a new session and its first job."""
-    row = _row(session) | {"idempotency_key": key, "idempotency_digest": digest}
+    row = values_of(session) | {"idempotency_key": key, "idempotency_digest": digest}
     connection.execute(_ADD_SESSION, row)
     connection.execute(_ADD_JOB, session.job.model_dump())
+    if session.plan.labels:
+        named = session.plan.labels.items()
+        connection.execute(_ADD_LABELS, [{"session_id": session.id, "name": n, "value": v} for n, v in named])
     append_events(connection, [(session, "session.created", {"recipe": session.plan.recipe, "name": session.name})])
 
 
@@ -90,29 +110,100 @@ def by_key(connection: Connection, caller: Principal, key: str) -> tuple[Session
 
 def get(connection: Connection, caller: Principal, ref: str) -> Session:
     """By id, or by name: a live session first, else the newest of that name."""
-    named = and_(sessions.c.name == ref, sessions.c.owner == caller.name)
-    query = visible_to(caller).where(or_(sessions.c.id == ref.upper(), named))
-    row = connection.execute(query.order_by(sessions.c.ended, sessions.c.id.desc()).limit(1)).one_or_none()
-    if row is None:
-        raise SessionNotFound(f"there is no session {ref!r}", hint="`sluice list --all` shows your sessions.")
-    return _session(row)
+    found = current(connection, caller, [ref]).get(ref)
+    if found is None:
+        raise unknown(ref)
+    return load(connection, [found[0]])[found[0]]
+
+
+def unknown(ref: str) -> SessionNotFound:
+    return SessionNotFound(f"there is no session {ref!r}", hint="`sluice list --all` shows your sessions.")
 
 
 def find(connection: Connection, caller: Principal, query: SessionQuery) -> tuple[list[Session], str | None]:
     """One page, newest first, and the cursor of the next."""
-    wanted = visible_to(caller)
-    for name in ("recipe", "project", "cluster", "name", "ended"):
+    found, following = page(connection, caller, query)
+    held = load(connection, [session_id for session_id, _ in found])
+    return [held[session_id] for session_id, _ in found], following
+
+
+def page(connection: Connection, caller: Principal, query: SessionQuery) -> tuple[list[Current], str | None]:
+    """What is on one page, newest first, and the cursor of the next."""
+    told = _told(connection, listing(caller, query))
+    found = sorted(told, reverse=True)
+    kept = found[: query.limit]
+    return kept, kept[-1][0] if len(found) > query.limit else None
+
+
+def listing(caller: Principal, query: SessionQuery) -> Select[Any]:
+    """The ids and versions of one page and one more, by indexes: each way to see a session ends when it has a page."""
+    ways = [_page_of(way, query) for way in ways_to_see(caller)]
+    if len(ways) == 1:
+        return ways[0]
+    some = union(*(select(way.subquery()) for way in ways)).subquery()
+    return select(some.c.id, some.c.version).order_by(some.c.id.desc()).limit(query.limit + 1)
+
+
+def _page_of(way: ColumnElement[bool], query: SessionQuery) -> Select[Any]:
+    wanted = select(sessions.c.id, sessions.c.version).where(way)
+    order: ColumnElement[str] = sessions.c.id
+    for name in ("recipe", "project", "cluster", "name"):
         if (value := getattr(query, name)) is not None:
             wanted = wanted.where(sessions.c[name] == value)
     if query.phase is not None:
         wanted = wanted.where(sessions.c.phase == query.phase.value)
-    for key, value in query.labels.items():
-        wanted = wanted.where(sessions.c.plan["labels"][key].as_string() == value)
+    if query.ended is not None:
+        wanted = wanted.where(sessions.c.ended if query.ended else ~sessions.c.ended)
+    for number, (name, value) in enumerate(sorted(query.labels.items())):
+        label = labels.alias(f"label{number}")
+        same = and_(label.c.session_id == sessions.c.id, label.c.name == name, label.c.value == value)
+        wanted = wanted.join(label, same)
+        order = label.c.session_id if number == 0 else order
     if query.cursor is not None:
-        wanted = wanted.where(sessions.c.id < query.cursor)
-    rows = connection.execute(wanted.order_by(sessions.c.id.desc()).limit(query.limit + 1)).all()
-    found = [_session(row) for row in rows[: query.limit]]
-    return found, found[-1].id if len(rows) > query.limit else None
+        wanted = wanted.where(order < query.cursor)
+    return wanted.order_by(order.desc()).limit(query.limit + 1)
+
+
+def current(connection: Connection, caller: Principal, refs: Collection[str]) -> dict[str, Current]:
+    """Which sessions of the caller's the refs name (see `get`), and their versions; a ref that names none is left out.
+
+    Many ids are one question. What a session looks like may be kept by its version, which every change raises.
+    """
+    ids = {ref.upper() for ref in refs if len(ref) == _ID_LENGTH}
+    mine = select(sessions.c.id, sessions.c.version).where(seen_by(caller))
+    by_id = {one[0]: one for one in _told(connection, mine.where(sessions.c.id.in_(ids)))} if ids else {}
+    found = {}
+    for ref in refs:
+        if (one := by_id.get(ref.upper()) or _named(connection, mine, caller, ref)) is not None:
+            found[ref] = one
+    return found
+
+
+def _named(connection: Connection, mine: Select[Any], caller: Principal, name: str) -> Current | None:
+    named = mine.where(sessions.c.owner == caller.name, sessions.c.name == name)
+    row = connection.execute(named.order_by(sessions.c.ended, sessions.c.id.desc()).limit(1)).one_or_none()
+    return (row.id, row.version) if row is not None else None
+
+
+def load(connection: Connection, ids: Collection[str]) -> dict[str, Session]:
+    """Sessions by their ids, for those who were told the ids by `page` or `current`."""
+    if not ids:
+        return {}
+    rows = connection.execute(_joined().where(sessions.c.id.in_(ids))).all()
+    return {row.id: _session(row) for row in rows}
+
+
+def _told(connection: Connection, query: Select[Any]) -> list[Current]:
+    """The rows of ids and versions, in any order, as one row of text.
+
+    Between two rows a busy process gives the interpreter to its other threads, and may wait long for its turn.
+    """
+    few = query.subquery()
+    text = connection.execute(
+        select(func.aggregate_strings(few.c.id + ":" + cast(few.c.version, String), " "))
+    ).scalar_one()
+    pairs = (one.partition(":") for one in (text or "").split())
+    return [(session_id, int(version)) for session_id, _, version in pairs]
 
 
 def ready(connection: Connection, caller: Principal) -> list[Session]:
@@ -157,7 +248,7 @@ def save(connection: Connection, before: Session, after: Session, now: datetime)
     """Write a changed session and the events of the change, if nobody wrote in between; None if somebody did."""
     after = after.model_copy(update={"version": before.version + 1, "updated_at": now})
     guard = {"the_id": before.id, "read_version": before.version}
-    if connection.execute(_SAVE_SESSION, _row(after) | guard).rowcount == 0:
+    if connection.execute(_SAVE_SESSION, values_of(after) | guard).rowcount == 0:
         return None
     if after.job != before.job:
         job = after.job.model_dump(exclude={"session_id", "attempt"})
@@ -206,6 +297,8 @@ def append_events(connection: Connection, told: Iterable[tuple[Session, str, dic
     ]
     if rows:
         connection.execute(_ADD_EVENTS, rows)
+        work = any(row["type"] in WORK for row in rows)
+        about(connection, "news", *(["work"] if work else []))
 
 
 def _joined() -> Select[Any]:
@@ -213,7 +306,8 @@ def _joined() -> Select[Any]:
     return select(sessions, *_JOB).join(jobs, here)
 
 
-def _row(session: Session) -> dict[str, Any]:
+def values_of(session: Session) -> dict[str, Any]:
+    """A session as its row."""
     values = session.model_dump(mode="python", include=set(_SESSION_FIELDS) - {"plan", "conditions", "endpoint"})
     return values | {
         "phase": session.phase.value,

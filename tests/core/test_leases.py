@@ -20,7 +20,7 @@ from gateway.model.api import SessionRequest
 from gateway.model.image import Image
 from gateway.model.lease import Lease
 from gateway.model.lease import Server as ServerRow
-from gateway.model.principal import Principal
+from gateway.model.principal import Principal, Role
 from gateway.model.session import Phase
 from gateway.network.fake import FakeAgents
 from gateway.settings import Settings
@@ -31,7 +31,7 @@ from gateway.store import leases as store
 from gateway.store.database import Database
 from gateway.store.leases import Grip
 
-CALLER = Principal(name="ann")
+CALLER = Principal(name="ann", projects={"default": Role.MEMBER}, unix=dict.fromkeys("abcd", "ann"))
 SECONDS = 1.0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core import sessions
-from gateway.core.context import Bell
+from gateway.core.bell import Bell
 from gateway.errors import Conflict, ImageMissing, ParameterInvalid, RecipeNotFound, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.api import SessionRequest

@@ -72,7 +72,14 @@ FOR_NOBODY = {
     "projects._view": "of a project that was found for the caller",
     "projects.known": "names alone, for the groups that a provider tells",
     "revision.<module>": "one number",
+    "engine.tell": "no rows",
+    "events.everybodys": "each is shown to those alone who see whose it is",
     "sessions._joined": "what visible_to narrows",
+    "sessions._page_of": "one way to see sessions, for listing",
+    "sessions._told": "of a query that starts from the caller",
+    "sessions.load": "by ids that the caller was told",
+    "watch._newest": "the id alone",
+    "watch._since": "types alone: whether there is something to look at",
     "instance.ensure": "the gateway's own name",
     "orphans.add": "counted for nobody",
     "orphans.counts": "numbers for monitoring",
@@ -134,7 +141,7 @@ def _selects(node: ast.AST) -> bool:
 
 
 def _starts_from_caller(function: ast.FunctionDef) -> bool:
-    return function.name == "visible_to" or bool(_calls(function) & {"visible_to", "seen_by"})
+    return function.name == "visible_to" or bool(_calls(function) & {"visible_to", "seen_by", "ways_to_see"})
 
 
 @pytest.fixture(scope="module")

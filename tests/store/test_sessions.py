@@ -7,8 +7,6 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Conflict, SessionNotFound
-from gateway.model.job import Job, job_name
-from gateway.model.plan import PinnedImage, Plan
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
 from gateway.store import events, sessions
@@ -18,35 +16,6 @@ from gateway.store.sessions import SessionQuery
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANN, BEN, ROOT = Principal(name="ann"), Principal(name="ben"), Principal(name="root", admin=True)
 Build = Callable[..., Session]
-
-
-@pytest.fixture
-def build() -> Build:
-    def make(number: int, owner: str = "ann", **changes: object) -> Session:
-        session_id = f"01JD{number:022d}"
-        plan = Plan(
-            recipe="echo",
-            version="1",
-            digest="0" * 64,
-            kind="batch",
-            image=PinnedImage(name="base", path="/base.sif", sha256="b" * 64),
-            command=("true",),
-        )
-        session = Session(
-            id=session_id,
-            name=f"echo-{number}",
-            owner=owner,
-            project="default",
-            cluster="c",
-            unix_user=owner,
-            plan=plan,
-            created_at=NOW,
-            updated_at=NOW,
-            job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
-        )
-        return session.model_copy(update=changes)
-
-    return make
 
 
 async def test_a_session_comes_back_as_it_went_in(database: Database, build: Build) -> None:

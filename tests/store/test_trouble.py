@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from io import RawIOBase
 from pathlib import Path
@@ -33,17 +34,17 @@ async def kept(database: Database) -> list[int]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few MiB."""
+def disk() -> Iterator[Path]:
+    """A disk of a few MiB, in a folder that nobody else cleans up."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="sluice-disk-"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "sluice-test", str(folder)], check=True)
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
 
 
 @pytest.fixture

@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import StringConstraints
 
 from gateway.core import sessions
+from gateway.core.reading import Reading
 from gateway.model.api import Page, ScriptView, SessionRequest, SessionView
 from gateway.model.session import Phase
-from gateway.server.api import examples
+from gateway.server.api import examples, reads
 from gateway.store.sessions import SessionQuery
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
@@ -30,6 +31,20 @@ Key = Annotated[
         examples=["6f1c2b1e-training-run-42"],
     ),
 ]
+
+
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="The `ETag` of what you have: 304 if it is still so.")
+]
+UNCHANGED = {"description": "It is as you have it (`If-None-Match`)."}
+
+
+def reading_of(request: Request) -> Reading:
+    found: Reading = request.app.state.reading
+    return found
+
+
+Reads = Annotated[Reading, Depends(reading_of)]
 
 
 @router.post(
@@ -72,11 +87,16 @@ async def create(
     "",
     operation_id="listSessions",
     summary="List your sessions",
-    responses={200: example({"items": [examples.SESSION], "next": None}, "One page."), **problems(422)},
+    response_model=Page[SessionView],
+    responses={
+        200: example({"items": [examples.SESSION], "next": None}, "One page, with an `ETag`."),
+        304: UNCHANGED,
+        **problems(422),
+    },
 )
 async def list_sessions(
-    gateway: Gw,
     caller: Caller,
+    reading: Reads,
     *,
     phase: Annotated[PhaseWord | None, Query(description="Only in this phase.")] = None,
     ended: Annotated[bool | None, Query(description="Only live ones (false) or ended ones (true).")] = None,
@@ -92,7 +112,8 @@ async def list_sessions(
         str | None, Query(description="`next` of the page before.", pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Sessions on one page.")] = 50,
-) -> Page[SessionView]:
+    if_none_match: IfNoneMatch = None,
+) -> Response:
     """Newest first. Ask again with `cursor` set to `next` until `next` is null."""
     query = SessionQuery(
         phase=Phase.READY if phase == "running" else Phase(phase) if phase else None,
@@ -105,19 +126,20 @@ async def list_sessions(
         cursor=cursor,
         limit=limit,
     )
-    found, following = await sessions.list_sessions(gateway, caller, query)
-    return Page[SessionView](items=[sessions.view(session) for session in found], next=following)
+    found, following = await reading.page(caller, query)
+    return reads.page(found, following, if_none_match)
 
 
 @router.get(
     "/{ref}",
     operation_id="getSession",
     summary="Get a session",
-    responses={200: example(examples.SESSION, "The session."), **problems(404)},
+    response_model=SessionView,
+    responses={200: example(examples.SESSION, "The session, with an `ETag`."), 304: UNCHANGED, **problems(404)},
 )
-async def get(gateway: Gw, caller: Caller, ref: str) -> SessionView:
+async def get(caller: Caller, reading: Reads, ref: str, if_none_match: IfNoneMatch = None) -> Response:
     """By its id, or by its name: a live session of the name first, else the newest."""
-    return sessions.view(await sessions.get(gateway, caller, ref))
+    return reads.session(await reading.one(caller, ref), if_none_match)
 
 
 @router.get(
