@@ -5,6 +5,7 @@
     │   ├── RecipeInvalid        a recipe file is broken (file, line, column, field)
     │   ├── ParameterInvalid     an answer to a recipe's parameter is not allowed
     │   ├── SettingsInvalid      sluice.toml or the environment is wrong
+    │   ├── TooLarge             the request is longer than is taken here
     │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time)
     ├── NotFound                 there is no such thing, or you may not know of it
     │   ├── RecipeNotFound
@@ -29,7 +30,9 @@
     │   ├── StorageFull          no room is left for the database: nothing was written
     │   ├── WriteUnknown         the database went away in a commit: look before asking again
     │   ├── FilesUnavailable     the cluster's files cannot be reached
+    │   ├── Overloaded           too many requests wait for the session already
     │   └── EndpointUnavailable  the session's node does not answer
+    ├── TooMany                  you ask for more than you may have at once, or in a minute
     ├── SessionFailed            a session that was waited for ended otherwise; its own words are in the message
     ├── TimedOut                 it did not happen in the time given
     ├── ImageBuildFailed         a build ran and failed; its last lines are in the message
@@ -72,6 +75,10 @@ class ParameterInvalid(Invalid):
 
 class SettingsInvalid(Invalid):
     code = "settings_invalid"
+
+
+class TooLarge(Invalid):
+    code = "too_large"
 
 
 class SubmitRefused(Invalid):
@@ -172,6 +179,15 @@ class WriteUnknown(Unavailable):
 
 class FilesUnavailable(Unavailable):
     code = "files_unavailable"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class TooMany(SluiceError):
+    code = "too_many_requests"
+    retryable = True
 
 
 class EndpointUnavailable(Unavailable):

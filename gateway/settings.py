@@ -100,6 +100,24 @@ class ServeSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
 
+class ProxySettings(Section):
+    """The data plane: `/v1` and `/s`."""
+
+    session_in_flight: int = Field(
+        2048, ge=1, description="Requests that one endpoint of a session answers at once; more wait in line."
+    )
+    session_queue: int = Field(1024, ge=0, description="Requests that may wait for a busy session; more are refused.")
+    queue_seconds: float = Field(30.0, gt=0, description="Longest time that a request waits for a busy session.")
+    concurrent_requests: int = Field(0, ge=0, description="Requests that one caller may have under way; 0: no limit.")
+    requests_per_minute: int = Field(0, ge=0, description="Requests a minute that one caller may send; 0: no limit.")
+    session_domain: str | None = Field(
+        None, description="Sessions are also found at `<session>.<this>`, each an origin of its own."
+    )
+    aliases: Mapping[str, Mapping[str, str]] = Field(
+        {}, description="Other names of models, by project: an alias, and the model or session that it means."
+    )
+
+
 class ReconcileSettings(Section):
     poll_seconds: float = Field(1.0, gt=0, description="Longest time between two looks at Slurm while jobs are live.")
     busy_poll_seconds: float = Field(0.5, gt=0, description="The same for a while after a submit or a stop.")
@@ -192,6 +210,7 @@ class Settings(Section):
     clusters: Mapping[str, ClusterSettings] = Field({}, description="The Slurm clusters, by name.")
     recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
     serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
+    proxy: ProxySettings = Field(ProxySettings(), description="The data plane.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
     identity: IdentitySettings = Field(IdentitySettings(), description="Who may come in, and as whom.")
     source: Path | None = Field(None, exclude=True, description="The file that these settings were read from.")

@@ -212,7 +212,7 @@ def _operation(call: str, operation: dict[str, Any]) -> list[str]:
 
 
 def _metrics() -> list[str]:
-    from gateway.web.metrics import HTTP, SLURM
+    from gateway.web.metrics import HTTP, PROXY, SLURM
     from monitoring.collect import DESCRIBED
 
     lines = _head(
@@ -235,6 +235,7 @@ def _metrics() -> list[str]:
             SLURM,
         ),
         ("Requests", "Of the process that is asked: at `/api/v1/metrics` and `/monitoring/metrics`.", HTTP),
+        ("The data plane", "Of the client service, and of the all-in-one gateway.", PROXY),
     )
     for title, where, metrics in parts:
         lines += [f"## {title}", "", where, ""]

@@ -1,58 +1,60 @@
-"""The client service: the data plane. `/v1` for models, `/s/<session>/` for everything else."""
+"""The client service: the data plane. `/v1` for models, `/s/<session>/` for everything else.
+
+It reads requests itself, on the port of the frame around the other services, and hands on to that what is not its own.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from gateway.client import openai, sessions
+from starlette.types import Receive, Scope, Send
+
+from gateway.client.limits import Limits
+from gateway.client.openai import OpenAi
+from gateway.client.plane import Plane
 from gateway.client.routes import Routes
+from gateway.client.sessions import SessionProxy
 from gateway.core.context import Gateway
-from gateway.identity.opening import open_callers
+from gateway.errors import NotFound
 from gateway.identity.pki import Pki
-from gateway.model.principal import Scope
 from gateway.network.agents import AgentPath
-from gateway.web.app import Part, Web, background
+from gateway.web.app import Part, background
 
 OLD_ROUTES = 15.0
 
 
-def parts(gateway: Gateway) -> list[Part]:
-    """The data plane as parts of a frame; both fronts share one table of routes."""
-    pki = Pki(gateway.settings.state_dir)
+def plane_of(gateway: Gateway) -> Plane:
+    """The data plane of this gateway."""
+    settings = gateway.settings
+    pki = Pki(settings.state_dir)
     routes = Routes(gateway, AgentPath(lambda: pki.client().file))
+    services = (OpenAi(), SessionProxy(settings.proxy.session_domain))
+    return Plane(routes, Limits(settings.proxy), services)
+
+
+def parts(gateway: Gateway) -> list[Part]:
+    """The data plane as parts of a frame."""
+    return [part(plane_of(gateway))]
+
+
+def part(plane: Plane) -> Part:
+    """The part of a frame that a data plane is."""
+    routes = plane.routes
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await routes.refresh()
-        async with background("routes", routes.run):
+        async with background("routes", routes.run), background("deadlines", plane.sweep):
             yield
 
     async def check() -> Mapping[str, str]:
         age = routes.age
         return {"routes": "ok" if age < OLD_ROUTES else f"known as of {age:.0f} s ago: the database does not answer"}
 
-    return [
-        Part(
-            name="openai",
-            prefixes=(openai.PREFIX,),
-            app=openai.OpenAi(routes),
-            max_body=None,
-            render=openai.as_openai,
-            scope=lambda _method, _path: Scope.INFERENCE,
-            lifespan=lifespan,
-            check=check,
-        ),
-        Part(
-            name="sessions",
-            prefixes=(sessions.PREFIX,),
-            app=sessions.SessionProxy(routes),
-            max_body=None,
-            headers=False,
-            scope=lambda _method, _path: Scope.WRITE,
-            browser=lambda path: path.startswith(f"{sessions.PREFIX}/"),
-        ),
-    ]
+    return Part(
+        name="data plane", prefixes=(), app=_nothing_here, lifespan=lifespan, check=check, entrance=plane.entrance
+    )
 
 
-def app(gateway: Gateway) -> Web:
-    """The client service on a port of its own."""
-    return Web(parts(gateway), open_callers(gateway))
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive, send
+    raise NotFound(f"there is nothing at {scope['path']}")

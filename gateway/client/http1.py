@@ -1,279 +1,182 @@
-"""One HTTP/1.1 connection to a service: a request at a time, bytes moved on as they come, back-pressure both ways."""
+"""The heads of HTTP/1.1 messages: read once, strictly, and written anew for the other side."""
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import cast
+import http
+from collections.abc import Collection, Iterable
 
 import httptools
 
-HIGH_WATER = 1 << 18
-LOW_WATER = 1 << 16
-LONGEST_HEAD = 1 << 17
+from gateway.client.framing import Chunked, Counted, Frame, Malformed, UntilClose
+
+LONGEST_HEAD = 1 << 16
+MOST_HEADERS = 256
+END = b"\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
 
-
-class UpstreamClosed(Exception):
-    """The service closed the connection too early. `touched`: some of the answer had come."""
-
-    def __init__(self, why: str, *, touched: bool) -> None:
-        super().__init__(why)
-        self.touched = touched
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request as it is put on the wire. `body` is all of it, or pieces as they come (`framed`: chunk them)."""
-
-    method: str
-    head: bytes
-    body: bytes | AsyncIterator[bytes] = b""
-    chunked: bool = False
-
-    @property
-    def replayable(self) -> bool:
-        return isinstance(self.body, bytes)
+#: Of one connection, not of the message (RFC 9110, 7.6.1).
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    }
+)
+_ONCE = (b"host", b"cookie", b"content-length", b"transfer-encoding", b"authorization", b"upgrade")
+#: Bodies are passed on as they are framed, whatever a Connection header says.
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
+_NO_BODY = frozenset({204, 304})
+SWITCHING = 101
 
 
-class Connection(asyncio.Protocol):
-    """The protocol of one connection. `on_lost` is called when it is closed while nobody uses it."""
+class _Head:
+    """What the parser says of a head; its callbacks are the `on_` methods."""
 
-    def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._on_lost = on_lost
-        self._transport: asyncio.Transport
-        self._writable: asyncio.Future[None] | None = None
-        self._response: Response | None = None
-        self._parser: httptools.HttpResponseParser | None = None
-        self._upload: asyncio.Task[None] | None = None
-        self._paused = False
-        self.alive = False
-        self.idle_since = 0.0
+    __slots__ = ("headers", "whole")
 
-    # What the transport says
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        self.alive = True
-
-    def data_received(self, data: bytes) -> None:
-        response = self._response
-        if response is None or self._parser is None:
-            self.abort()  # nobody asked: this connection is out of step
-            return
-        response.touched = True
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not response.complete:
-                response.fail(f"the service's answer is no HTTP/1.1: {error}")
-            self.abort()
-
-    def eof_received(self) -> None:
-        self._ended("the service closed the connection")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.alive = False
-        self._ended(f"the connection broke: {exc}" if exc else "the service closed the connection")
-        self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
-
-    # What users of the connection do
-
-    async def send(self, request: Request) -> "Response":
-        """Send a request; its answer, as soon as its head is here. UpstreamClosed if none comes."""
-        response = self._response = Response(self, request.method)
-        self._parser = httptools.HttpResponseParser(response)
-        if not self.alive:
-            raise UpstreamClosed("the service closed the connection", touched=False)
-        if isinstance(request.body, bytes):
-            self._transport.write(request.head + request.body)
-        else:
-            self._transport.write(request.head)
-            self._upload = asyncio.create_task(self._send_body(request.body, chunked=request.chunked))
-        try:
-            await response.head
-        except asyncio.CancelledError:
-            self.abort()
-            if self._upload is not None:
-                self._upload.cancel()
-            raise
-        return response
-
-    async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
-        try:
-            async for piece in body:
-                if not piece:
-                    continue
-                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if self._writable is not None:
-                    await self._writable
-                if not self.alive:
-                    return
-        except Exception:
-            self.abort()  # the sender is gone: half a request must not look whole
-            raise
-        if chunked:
-            self._transport.write(b"0\r\n\r\n")
-
-    def finish(self) -> bool:
-        """The exchange is over. True if the connection can carry another one; else it is closed."""
-        response, upload = self._response, self._upload
-        sent = upload is None or (upload.done() and not upload.cancelled() and upload.exception() is None)
-        clean = response is not None and response.complete and response.keep_alive and sent and self.alive
-        self._response = self._parser = self._upload = None
-        if upload is not None and not upload.done():
-            upload.cancel()
-        if clean:
-            self.resume()
-            self.idle_since = self._loop.time()
-        else:
-            self.abort()
-        return clean
-
-    def abort(self) -> None:
-        """Close at once; the agent sees it, and so does the service."""
-        self.alive = False
-        self._transport.abort()
-
-    def pause(self) -> None:
-        """Read no more for now: the reader of the answer is slower than the service."""
-        if self.alive and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        if self.alive and self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _ended(self, why: str) -> None:
-        self.alive = False
-        if self._response is not None:
-            self._response.ended(why)
-        else:
-            self._on_lost(self)
-
-
-class Response:
-    """An answer while it comes in; the parser's callbacks are the `on_` methods."""
-
-    def __init__(self, connection: Connection, method: str) -> None:
-        self.connection = connection
-        self._bodyless = method == "HEAD"
-        self._pieces: deque[bytes] = deque()
-        self._buffered = 0
-        self._head_size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: UpstreamClosed | None = None
-        self._interim = False
-        self._framed = False
-        self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.status = 0
+    def __init__(self) -> None:
         self.headers: Headers = []
-        self.keep_alive = False
-        self.touched = False
-        self.complete = False
-
-    # The parser's callbacks
+        self.whole = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > LONGEST_HEAD:
-            raise ValueError("its head is too long")
-        name = name.lower()
-        self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        parser = self.connection._parser  # noqa: SLF001 - these two classes are one thing
-        if parser is None or self.complete:
-            return
-        self.status = parser.get_status_code()
-        if self.status < 200:  # noqa: PLR2004
-            self._interim = True
-            return
-        # asked here, because after the message the parser always says no
-        self.keep_alive = parser.should_keep_alive() and not self._bodyless
-        if not self.head.done():
-            self.head.set_result(None)
-        if self._bodyless:  # the parser cannot know that no body follows
-            self._done()
+        self.whole = True
 
-    def on_body(self, body: bytes) -> None:
-        if self.complete:
-            return
-        self._pieces.append(body)
-        self._buffered += len(body)
-        if self._buffered > HIGH_WATER:
-            self.connection.pause()
-        self._wake()
+    @property
+    def closes(self) -> bool:
+        """Whether `Connection: close` was said."""
+        return b"close" in self._words(b"connection")
 
-    def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim, self.headers, self._framed, self._head_size = False, [], False, 0
-            return
-        self._done()
+    @property
+    def _connection(self) -> bool:
+        return any(name == b"connection" for name, _ in self.headers)
 
-    # What the connection says
+    def _words(self, wanted: bytes) -> set[bytes]:
+        """A list header's words."""
+        return {word.strip().lower() for name, value in self.headers if name == wanted for word in value.split(b",")}
 
-    def ended(self, why: str) -> None:
-        """The connection is closed: the end of an answer without a length, else an error."""
-        if self.complete or self._error is not None:
-            return
-        if self.head.done() and not self._framed:
-            self._done()
-        else:
-            self.fail(why)
+    def end_to_end(self, without: Collection[bytes] = ()) -> Headers:
+        """The headers that go on to the other side."""
+        own = HOP_BY_HOP | (self._words(b"connection") - _FRAMING) if self._connection else HOP_BY_HOP
+        return [pair for pair in self.headers if pair[0] not in own and pair[0] not in without]
 
-    def fail(self, why: str) -> None:
-        self._error = UpstreamClosed(why, touched=self.touched)
-        if not self.head.done():
-            self.head.set_exception(self._error)
-        self._wake()
 
-    # What the reader does
+class RequestHead(_Head):
+    """A request's head. `target` as it was sent, `path` without its query. Malformed if it is none of HTTP/1.x."""
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, joined where more than one piece is waiting. UpstreamClosed if it breaks off."""
-        while True:
-            if self._pieces:
-                data = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._buffered = 0
-                yield data
-                if self._buffered < LOW_WATER:
-                    self.connection.resume()
-            elif self._error is not None:
-                raise self._error
-            elif self.complete:
-                return
-            else:
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
+    __slots__ = ("fields", "id", "method", "path", "query", "target", "version")
 
-    def abort(self) -> None:
-        """The reader is gone."""
-        self.connection.abort()
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.target = b""
+        parser = httptools.HttpRequestParser(self)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise Malformed(str(error)) from error
+        self.version: str = parser.get_http_version()
+        self.method: bytes = parser.get_method()
+        self.fields = dict(self.headers)
+        self.path, _, self.query = self.target.partition(b"?")
+        self.id = b""
+        self._check()
 
-    def finish(self) -> bool:
-        """The reader is done; see Connection.finish."""
-        return self.connection.finish()
+    def on_url(self, url: bytes) -> None:
+        self.target += url
 
-    def _done(self) -> None:
-        self.complete = True
-        self._wake()
+    def _check(self) -> None:
+        if not self.whole or self.version not in {"1.1", "1.0"} or self.method == b"CONNECT":
+            raise Malformed("this is no request of HTTP/1.1")
+        if len(self.headers) > MOST_HEADERS:
+            raise Malformed("there are too many headers")
+        if len(self.fields) != len(self.headers):
+            names = [name for name, _ in self.headers]
+            twice = next((name for name in _ONCE if names.count(name) > 1), None)
+            if twice is not None:
+                raise Malformed(f"the header {twice.decode()} stands there twice")
+        if self.version == "1.1" and b"host" not in self.fields:
+            raise Malformed("there is no Host")
+        if self.coding is not None and (self.coding.lower() != b"chunked" or self.version == "1.0"):
+            raise Malformed("only Transfer-Encoding: chunked is understood")
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    @property
+    def coding(self) -> bytes | None:
+        return self.fields.get(b"transfer-encoding")
+
+    @property
+    def keeps_alive(self) -> bool:
+        return self.version == "1.1" and not (b"connection" in self.fields and self.closes)
+
+    @property
+    def length(self) -> int | None:
+        """Of the body; 0 if there is none, None if it comes in chunks."""
+        return int(self.fields.get(b"content-length", b"0")) if self.coding is None else None
+
+    @property
+    def is_websocket(self) -> bool:
+        upgrade = self.fields.get(b"upgrade", b"").lower() == b"websocket"
+        return upgrade and self.method == b"GET" and b"upgrade" in self._words(b"connection")
+
+    def frame(self) -> Frame:
+        """The framing of the body."""
+        length = self.length
+        return Chunked(trailers=False) if length is None else Counted(length)
+
+    def lines(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The head for another server, with this target and these headers."""
+        first = b"%b %b HTTP/%b\r\n" % (self.method, target, self.version.encode())
+        return first + b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n"
+
+
+class ResponseHead(_Head):
+    """An answer's head. Malformed if it is none of HTTP/1.x."""
+
+    __slots__ = ("fields", "keeps_alive", "status")
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        parser = httptools.HttpResponseParser(self)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise Malformed(str(error)) from error
+        if not self.whole:
+            raise Malformed("this is no answer of HTTP/1.1")
+        self.status: int = parser.get_status_code()
+        self.fields = dict(self.headers)
+        self.keeps_alive = parser.get_http_version() == "1.1" and not (b"connection" in self.fields and self.closes)
+
+    def frame(self, method: bytes) -> Frame:
+        """The framing of the body of an answer to this method."""
+        if method == b"HEAD" or self.status in _NO_BODY:
+            return Counted(0)
+        if b"transfer-encoding" in self.fields:
+            if self.fields[b"transfer-encoding"].lower() != b"chunked":
+                raise Malformed("only Transfer-Encoding: chunked is understood")
+            return Chunked(trailers=True)
+        length = self.fields.get(b"content-length")
+        return UntilClose() if length is None else Counted(int(length))
+
+
+def status_line(status: int) -> bytes:
+    """The first line of an answer."""
+    found = _LINES.get(status)
+    return found if found is not None else b"HTTP/1.1 %d \r\n" % status
+
+
+_LINES = {code.value: b"HTTP/1.1 %d %b\r\n" % (code.value, code.phrase.encode()) for code in http.HTTPStatus}
+
+
+def answer(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> bytes:
+    """An answer's head with these headers, and a body that is at hand."""
+    return status_line(status) + b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n" + body

@@ -1,131 +1,210 @@
 """The OpenAI front: `/v1` over the caller's ready model servers. Only the paths named here reach a server."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
-from gateway.client.downstream import CallerGone, Downstream
-from gateway.client.head import request_head
-from gateway.client.http1 import Request
-from gateway.client.relay import Manner, pass_on
-from gateway.client.routes import Route, Routes
-from gateway.errors import Forbidden, Invalid, NotFound, NotReady, SluiceError, Unauthenticated
-from gateway.model.principal import Principal
+from gateway.client import outgoing
+from gateway.client.asked import Asked, as_model
+from gateway.client.exchange import Exchange, Plan
+from gateway.client.framing import Counted
+from gateway.client.http1 import Headers, RequestHead, ResponseHead
+from gateway.client.later import Later, Whole
+from gateway.client.routes import Route
+from gateway.errors import Forbidden, Invalid, NotFound, NotReady, SluiceError, TooLarge, TooMany, Unauthenticated
+from gateway.model.principal import Principal, Scope
+from gateway.web.app import SECURITY_HEADERS
+from gateway.web.caller import CHALLENGE
 from gateway.web.errors import status_of
 
-PREFIX = "/v1"
-CALLS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+if TYPE_CHECKING:
+    from gateway.client.front import Front
+    from gateway.client.plane import Plane
+
+PREFIX = b"/v1"
+MODELS = b"/v1/models"
+#: The paths that reach a model server, and what it calls them.
+CALLS: Mapping[bytes, bytes] = {
+    b"/v1/chat/completions": b"/v1/chat/completions",
+    b"/v1/completions": b"/v1/completions",
+    b"/v1/embeddings": b"/v1/embeddings",
+    b"/v1/responses": b"/v1/responses",
+    b"/v1/tokenize": b"/tokenize",
+    b"/v1/detokenize": b"/detokenize",
+}
 MAX_BODY = 64 << 20
-RETRY_AFTER = "5"
+RETRY_AFTER = 5
 _TYPES: Mapping[type[SluiceError], str] = {
     Invalid: "invalid_request_error",
     NotFound: "invalid_request_error",
     NotReady: "service_unavailable_error",
+    TooMany: "rate_limit_error",
     Unauthenticated: "authentication_error",
     Forbidden: "permission_error",
 }
-
-
-def as_openai(error: SluiceError, where: Mapping[str, str]) -> Response:
-    """An error as OpenAI's clients expect it."""
-    status = 400 if isinstance(error, Invalid) else status_of(type(error))
-    kind = next((word for parent, word in _TYPES.items() if isinstance(error, parent)), "server_error")
-    said = {
-        "message": f"{error.message}. {error.hint}" if error.hint else error.message,
-        "type": kind,
-        "param": error.details.get("param"),
-        "code": error.details.get("code", error.code),
-        "request_id": where["request_id"],
-    }
-    headers = {"Retry-After": RETRY_AFTER} if error.retryable else None
-    return JSONResponse({"error": said}, status, headers)
+_STATUS: Mapping[type[SluiceError], int] = {TooLarge: 413, Invalid: 400}
+_SECURITY: Headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_SECURITY_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SECURITY)
+_SECURITY_NAMES = frozenset(name for name, _ in _SECURITY)
+_NOT_FOR_SERVERS = frozenset({b"cookie", b"content-length", b"transfer-encoding"})
 
 
 class OpenAi:
-    """The ASGI app of /v1."""
+    """The service of `/v1`."""
 
-    def __init__(self, routes: Routes) -> None:
-        self._routes = routes
+    name = "openai"
+    headers: Sequence[tuple[bytes, bytes]] = tuple(_SECURITY)
+    scope = Scope.INFERENCE
+    browser = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise NotFound("there is no WebSocket here")
-        path, method = scope["path"], scope["method"]
-        listing = path == "/v1/models" or path.startswith("/v1/models/")
-        allowed = ("POST",) if path in CALLS else ("GET", "HEAD") if listing else ()
-        if allowed and method not in allowed:
-            await _not_allowed(scope, allowed)(scope, receive, send)
-        elif path in CALLS:
-            await self._call(scope, receive, send)
-        elif listing:
-            await self._routes.again()
-            response = self._models(scope["state"]["caller"], path.removeprefix("/v1/models").removeprefix("/"))
-            scope["state"]["route"] = "/v1/models"
-            await response(scope, receive, send)
-        else:
-            raise NotFound(f"there is nothing at {path} for {method}", hint=f"There are: {', '.join(sorted(CALLS))}.")
+    def owns(self, head: RequestHead) -> bool:
+        return head.path.startswith(b"/v1/") or head.path == PREFIX
 
-    def _models(self, caller: Principal, wanted: str) -> Response:
+    def route(self, head: RequestHead) -> str:
+        if head.path in CALLS:
+            return head.path.decode()
+        return "/v1/models" if head.path.startswith(MODELS) else "unmatched"
+
+    def render(self, error: SluiceError, where: Mapping[str, str], head: RequestHead | None) -> Response:
+        """An error as OpenAI's clients expect it."""
+        del head
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), status_of(type(error)))
+        kind = next((word for parent, word in _TYPES.items() if isinstance(error, parent)), "server_error")
+        said = {
+            "message": f"{error.message}. {error.hint}" if error.hint else error.message,
+            "type": kind,
+            "param": error.details.get("param"),
+            "code": error.details.get("code", error.code),
+            "request_id": where.get("request_id", ""),
+        }
+        response = JSONResponse({"error": said}, error.details.get("status", status))
+        if error.retryable:
+            response.headers["Retry-After"] = str(error.details.get("retry_after", RETRY_AFTER))
+        if isinstance(error, Unauthenticated):
+            response.headers["WWW-Authenticate"] = CHALLENGE
+        if allow := error.details.get("allow"):
+            response.headers["Allow"] = allow
+        return response
+
+    def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
+        path = head.path
+        listing = path == MODELS or path.startswith(MODELS + b"/")
+        if path not in CALLS and not listing:
+            known = ", ".join(sorted(path.decode() for path in CALLS))
+            raise NotFound(
+                f"there is nothing at {path.decode('latin-1')} for {head.method.decode()}", hint=f"There are: {known}."
+            )
+        allowed = ("GET", "HEAD") if listing else ("POST",)
+        if head.method.decode() not in allowed:
+            raise Invalid(
+                f"{path.decode('latin-1')} takes {allowed[0]}, not {head.method.decode()}",
+                code="method_not_allowed",
+                status=405,
+                allow=", ".join(allowed),
+            )
+        call = _Call(plane, front, head, caller)
+        frame = head.frame()
+        if listing:
+            front.hand(Later(front, frame, call.list(unquote(path[len(MODELS) + 1 :].decode("latin-1"))), data))
+            return
+        if head.length is not None and head.length > MAX_BODY:
+            raise TooLarge(f"the request is longer than {MAX_BODY >> 20} MiB")
+        if not frame.done and not data:
+            front.welcome(head)
+        Whole(front, frame, MAX_BODY, call.decide).start(data)
+
+
+class _Call:
+    """One request of a caller's."""
+
+    __slots__ = ("_caller", "_front", "_head", "_plane")
+
+    def __init__(self, plane: "Plane", front: "Front", head: RequestHead, caller: Principal) -> None:
+        self._plane, self._front, self._head, self._caller = plane, front, head, caller
+
+    def decide(self, body: bytes) -> None:
+        """Find who answers, now that the whole body is here."""
+        asked = Asked.read(body)
+        if not asked.model:
+            raise Invalid(f"you must provide a model. {self._offered()}", code="invalid_request", param="model")
+        name = asked.model
+        routes = self._plane.routes.serving(self._caller, name)
+        if routes:
+            self._go(body, asked, routes)
+            return
+
+        async def look() -> Callable[[bytes], None]:
+            await self._plane.routes.again()
+            found = self._plane.routes.serving(self._caller, name) or await self._refuse(name)
+            return lambda _: self._go(body, asked, found)
+
+        self._front.hand(Later(self._front, Counted(0), look(), b""))
+
+    def _go(self, body: bytes, asked: Asked, routes: tuple[Route, ...]) -> None:
+        head, front, plane = self._head, self._front, self._plane
+        told = outgoing.headers(head, front.peer, without=_NOT_FOR_SERVERS)
+        target = CALLS[head.path] + (b"?" + head.query if head.query else b"")
+
+        def begin(route: Route) -> bytes:
+            text = body if route.model == asked.model else as_model(body, route.model or "")
+            return head.lines(target, [*told, (b"content-length", b"%d" % len(text))]) + text
+
+        plan = Plan(
+            routes=routes,
+            begin=begin,
+            repeatable=asked.repeatable,
+            rewrite=_rewritten,
+            extra=_SECURITY_LINES,
+            last_words=_LAST_WORDS,
+            counts=True,
+        )
+        door = routes[0].id if len(routes) == 1 else f"model:{routes[0].model}"
+        ticket = plane.limits.enter(self._caller.name, door, len(routes), plane.now())
+        exchange = Exchange(front, head, Counted(0), plan, ticket)
+        front.hand(exchange)
+        exchange.start(b"")
+
+    async def list(self, wanted: str) -> Callable[[bytes], None]:
+        """The caller's models, or one of them."""
+        await self._plane.routes.again()
         models: dict[str, dict[str, Any]] = {}
-        for route in self._routes.visible(caller):
+        for route in self._plane.routes.visible(self._caller):
             if route.model is not None:
                 entry = models.setdefault(route.model, _model(route))
                 entry["sessions"].append({"id": route.id, "name": route.name, "recipe": route.recipe})
-        if not wanted:
-            return JSONResponse({"object": "list", "data": list(models.values())})
-        if wanted not in models:
-            raise self._unknown(caller, wanted)
-        return JSONResponse(models[wanted])
+        if wanted and wanted not in models:
+            raise self._unknown(wanted)
+        found = models[wanted] if wanted else {"object": "list", "data": list(models.values())}
+        return lambda _: self._front.respond(JSONResponse(found))
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["route"] = scope["path"]
-        caller: Principal = scope["state"]["caller"]
-        down = Downstream(receive)
-        try:
-            body = await down.whole(MAX_BODY)
-        except CallerGone:
-            return
-        asked = _parsed(body)
-        model = asked.get("model")
-        if not isinstance(model, str) or not model:
-            raise _bad("you must provide a model", param="model", hint=self._offered(caller))
-        routes = await self._routes.serving(caller, model)
-        if not routes:
-            await self._refuse(caller, model)
-        target = scope["path"].encode() + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-
-        def request(route: Route) -> Request:
-            told = body if route.model == model else json.dumps(asked | {"model": route.model}).encode()
-            head = request_head(scope, target, length=len(told), without=_NOT_FOR_SERVERS)
-            return Request("POST", head, told)
-
-        await pass_on(scope, down, send, self._routes, routes, request, _MANNER)
-
-    async def _refuse(self, caller: Principal, model: str) -> None:
-        coming = await self._routes.coming(caller, model)
+    async def _refuse(self, model: str) -> tuple[Route, ...]:
+        coming = await self._plane.routes.coming(self._caller, model)
         if coming is None:
-            raise self._unknown(caller, model)
+            raise self._unknown(model)
         raise NotReady(
             f"the model {model!r} is not ready yet: session {coming.name} is {coming.word}",
             hint="Try again in a moment.",
         )
 
-    def _unknown(self, caller: Principal, model: str) -> NotFound:
-        hint = self._offered(caller)
-        return NotFound(f"the model {model!r} does not exist", code="model_not_found", param="model", hint=hint)
+    def _unknown(self, model: str) -> NotFound:
+        return NotFound(
+            f"the model {model!r} does not exist", code="model_not_found", param="model", hint=self._offered()
+        )
 
-    def _offered(self, caller: Principal) -> str:
-        names = sorted({route.model for route in self._routes.visible(caller) if route.model is not None})
+    def _offered(self) -> str:
+        names = sorted({route.model for route in self._plane.routes.visible(self._caller) if route.model is not None})
         return f"Available: {', '.join(names)}." if names else "No model is being served; `sluice launch` starts one."
 
 
-#: Inference may safely be asked twice, so a connection that died unseen costs nothing.
-_MANNER = Manner(
-    repeatable=True,
-    last_words=b"data: "
+def _rewritten(head: ResponseHead) -> Headers:
+    return head.end_to_end(_SECURITY_NAMES)
+
+
+_LAST_WORDS = (
+    b"data: "
     + json.dumps(
         {
             "error": {
@@ -136,31 +215,8 @@ _MANNER = Manner(
             }
         }
     ).encode()
-    + b"\n\n",
+    + b"\n\n"
 )
-_NOT_FOR_SERVERS = frozenset({b"cookie"})
-
-
-def _not_allowed(scope: Scope, allowed: tuple[str, ...]) -> Response:
-    error = Invalid(f"{scope['path']} takes {allowed[0]}, not {scope['method']}", code="method_not_allowed")
-    response = as_openai(error, {"request_id": scope["state"]["request_id"]})
-    response.status_code = 405
-    response.headers["Allow"] = ", ".join(allowed)
-    return response
-
-
-def _bad(message: str, **details: Any) -> Invalid:
-    return Invalid(message, code="invalid_request", **details)
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        asked = json.loads(body)
-    except ValueError as error:
-        raise _bad(f"the body is not JSON: {error}") from error
-    if not isinstance(asked, dict):
-        raise _bad("the body must be a JSON object")
-    return asked
 
 
 def _model(route: Route) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Route:
     ready_at: float
     upstream: Upstream = field(repr=False)
     endpoint: Endpoint
+    id_bytes: bytes
 
     def seen_by(self, caller: Principal) -> bool:
         """Whether the caller may use it: a model is its project's, anything else its owner's alone."""
@@ -95,7 +96,7 @@ class Routes:
             self._newest, self._read_at = newest, began
         now = asyncio.get_running_loop().time()
         for upstream in self._upstreams.values():
-            upstream.prune(now)
+            upstream.tend(now)
         return changed
 
     def doubt(self) -> None:
@@ -104,35 +105,25 @@ class Routes:
         self._gateway.news.ring()
 
     def visible(self, caller: Principal) -> Iterable[Route]:
-        """The caller's ready sessions, newest first."""
-        return [route for route in self._routes.values() if route.seen_by(caller)]
+        """The caller's ready sessions that can be reached, newest first."""
+        return [route for route in self._routes.values() if route.seen_by(caller) and not route.upstream.failing]
 
-    async def serving(self, caller: Principal, model: str) -> Sequence[Route]:
-        """The caller's model servers by session id, else session name, else model; the least busy first."""
-        found = self._serving(caller, model)
-        if not found:
-            await self.again()
-            found = self._serving(caller, model)
-        return found
+    def serving(self, caller: Principal, model: str) -> tuple[Route, ...]:
+        """The caller's model servers by session id, else session name, else model or what a project calls it."""
+        exact = self.at(caller, model)
+        if exact is not None and exact.model is not None:
+            return (exact,)
+        return tuple(route for route in self._by_model.get(model, ()) if route.seen_by(caller))
 
     async def again(self) -> None:
         """Look once more before saying no: the caller may have heard of a session before we did."""
         with suppress(DatabaseUnavailable):
             await self.refresh(whole=False)
 
-    def _serving(self, caller: Principal, model: str) -> Sequence[Route]:
-        exact = self._session(caller, model)
-        if exact is not None and exact.model is not None:
-            return [exact]
-        found = [route for route in self._by_model.get(model, ()) if route.seen_by(caller)]
-        return sorted(found, key=lambda route: route.upstream.in_flight)
-
     async def session(self, caller: Principal, ref: str) -> Route:
         """A ready session by id or name. NotReady if it has no endpoint now; SessionNotFound."""
-        route = self._session(caller, ref)
-        if route is None:
-            await self.again()
-            route = self._session(caller, ref)
+        await self.again()
+        route = self.at(caller, ref)
         if route is None:
             raise _not_usable(caller, await self._gateway.db.read(store.get, caller, ref))
         return route
@@ -147,11 +138,13 @@ class Routes:
             )
         return route
 
-    def _session(self, caller: Principal, ref: str) -> Route | None:
+    def at(self, caller: Principal, ref: str) -> Route | None:
+        """A ready session by id or name, as far as is known."""
         route = self._routes.get(ref.upper())
         if route is not None and route.seen_by(caller):
             return route
-        return self._by_name.get((caller.name, ref))
+        route = self._by_name.get((caller.name, ref))
+        return route if route is not None and route.seen_by(caller) else None
 
     async def coming(self, caller: Principal, model: str) -> Session | None:
         """A model server of the caller's that is not ready yet and would serve this model."""
@@ -179,14 +172,21 @@ class Routes:
         self._by_name = {(route.owner, route.name): route for route in routes.values()}
         self._by_model = {}
         for route in routes.values():
-            if route.model is not None:
-                self._by_model.setdefault(route.model, []).append(route)
+            for name in self._names(route):
+                self._by_model.setdefault(name, []).append(route)
+
+    def _names(self, route: Route) -> set[str]:
+        """Under which names a model server is asked for: its model's, and what its project calls that."""
+        if route.model is None:
+            return set()
+        aliases = self._gateway.settings.proxy.aliases.get(route.project, {})
+        return {route.model, *(alias for alias, model in aliases.items() if model in {route.model, route.name})}
 
     def _route(self, session: Session, endpoint: Endpoint) -> Route:
         service = session.plan.service
         upstream = self._upstreams.get(endpoint)
         if upstream is None:
-            upstream = self._upstreams[endpoint] = Upstream(endpoint, self._path)
+            upstream = self._upstreams[endpoint] = Upstream(endpoint, self._path, self.doubt)
         return Route(
             id=session.id,
             name=session.name,
@@ -197,6 +197,7 @@ class Routes:
             ready_at=session.ready_at.timestamp() if session.ready_at else 0.0,
             upstream=upstream,
             endpoint=endpoint,
+            id_bytes=session.id.encode(),
         )
 
 

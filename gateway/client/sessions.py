@@ -1,96 +1,134 @@
 """The session proxy: `/s/<session>/…` reaches the session's service, any method, any size, WebSockets, too."""
 
 import re
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from starlette.responses import RedirectResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import RedirectResponse, Response
 
-from gateway.client import websocket
-from gateway.client.downstream import Downstream
-from gateway.client.head import content_length, request_head
-from gateway.client.http1 import Headers, Request
-from gateway.client.relay import Manner, pass_on
-from gateway.client.routes import Route, Routes
-from gateway.errors import NotFound
+from gateway.client import outgoing
+from gateway.client.exchange import Exchange, Plan
+from gateway.client.framing import Frame
+from gateway.client.http1 import RequestHead
+from gateway.client.later import Later
+from gateway.client.moving import moved
+from gateway.client.routes import Route
+from gateway.errors import NotFound, SluiceError, Unauthenticated
+from gateway.model.principal import Principal, Scope
+from gateway.web import errors
+from gateway.web.caller import BROWSER_CHALLENGE
 
-PREFIX = "/s"
+if TYPE_CHECKING:
+    from gateway.client.front import Front
+    from gateway.client.plane import Plane
+
+PREFIX = b"/s"
 _PATH = re.compile(rb"/s/([A-Za-z0-9-]{1,63})(/.*)?", re.DOTALL)
-_COOKIE_PATH = re.compile(rb";\s*path=([^;]*)", re.IGNORECASE)
-#: What speaks for the whole origin, which is the gateway's and not one session's.
-_FOR_THE_ORIGIN = frozenset({b"service-worker-allowed", b"clear-site-data", b"strict-transport-security", b"alt-svc"})
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_LABEL = re.compile(r"[a-z0-9-]{1,63}")
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+
+
+class Place:
+    """Where a request points: the session, what is asked of its service, and the prefix that was cut off."""
+
+    __slots__ = ("prefix", "ref", "target")
+
+    def __init__(self, ref: str, target: bytes, prefix: bytes) -> None:
+        self.ref, self.target, self.prefix = ref, target, prefix
 
 
 class SessionProxy:
-    """The ASGI app of /s."""
+    """The service of `/s`; with a `domain` also of `<session>.<domain>`, where each session is an origin of its own."""
 
-    def __init__(self, routes: Routes) -> None:
-        self._routes = routes
+    name = "sessions"
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    scope = Scope.WRITE
+    browser = True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["route"] = "/s/{session}"
-        found = _PATH.fullmatch(scope["raw_path"])
-        if found is None:
-            raise NotFound(f"there is no session at {scope['path']}", hint="Sessions are at /s/<name or id>/.")
-        ref, rest = found[1].decode(), found[2]
-        route = await self._routes.pages(scope["state"]["caller"], ref)
-        query: bytes = scope["query_string"]
-        if rest is None:  # relative links of the page need the slash
-            location = f"{PREFIX}/{ref}/" + (f"?{query.decode()}" if query else "")
-            await RedirectResponse(location, 308)(scope, receive, send)
+    def __init__(self, domain: str | None) -> None:
+        self._domain = f".{domain.lower()}" if domain else None
+
+    def owns(self, head: RequestHead) -> bool:
+        path = head.path
+        return path.startswith(b"/s/") or path == PREFIX or (self._domain is not None and self._label(head) is not None)
+
+    def route(self, head: RequestHead) -> str:
+        del head
+        return "/s/{session}"
+
+    def render(self, error: SluiceError, where: Mapping[str, str], head: RequestHead | None) -> Response:
+        del head
+        response = errors.respond(errors.problem_of(error, **where))
+        if isinstance(error, Unauthenticated):
+            response.headers["WWW-Authenticate"] = BROWSER_CHALLENGE
+        return response
+
+    def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
+        place = self._place(head)
+        if place is None:
+            raise NotFound(
+                f"there is no session at {head.path.decode('latin-1')}", hint="Sessions are at /s/<name or id>/."
+            )
+        if not place.target:  # relative links of the page need the slash
+            query = b"?" + head.query if head.query else b""
+            front.respond(RedirectResponse((place.prefix + b"/" + query).decode("latin-1"), 308))
             return
-        target, prefix = rest + (b"?" + query if query else b""), f"{PREFIX}/{ref}"
-        if scope["type"] == "websocket":
-            await websocket.pass_on(scope, receive, send, route, self._routes, target, prefix)
-        else:
-            await self._http(scope, receive, send, route, target, prefix)
+        frame = head.frame()
+        route = plane.routes.at(caller, place.ref)
+        if route is not None and caller.enters(route):
+            _pass_on(plane, front, head, frame, place, caller, route, data)
+            return
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send, route: Route, target: bytes, prefix: str) -> None:
-        down, length = Downstream(receive), content_length(scope)
-        head = request_head(scope, target, length=length, prefix=prefix)
-        body = down.pieces() if length != 0 else b""
-        if length == 0:
-            await down.whole(0)
-        request = Request(scope["method"], head, body, chunked=length is None)
-        host = dict(scope["headers"]).get(b"host", b"")
-        manner = Manner(
-            repeatable=scope["method"] in _IDEMPOTENT,
-            rewrite=lambda headers: moved(headers, prefix.encode(), host),
-        )
-        await pass_on(scope, down, send, self._routes, [route], lambda _: request, manner)
+        async def look() -> Callable[[bytes], None]:
+            found = await plane.routes.pages(caller, place.ref)
+            return partial(_pass_on, plane, front, head, frame, place, caller, found)
 
+        front.hand(Later(front, frame, look(), data))
 
-def moved(headers: Headers, prefix: bytes, host: bytes) -> Headers:
-    """An answer's headers with redirects and cookies of the service put under its prefix, unless it did so itself."""
-    return [(name, _moved(name, value, prefix, host)) for name, value in headers if name not in _FOR_THE_ORIGIN]
+    def _place(self, head: RequestHead) -> Place | None:
+        label = self._label(head) if self._domain is not None else None
+        if label is not None:
+            return Place(label, head.target, b"")
+        found = _PATH.fullmatch(head.path)
+        if found is None:
+            return None
+        ref, rest = found[1], found[2] or b""
+        target = rest + b"?" + head.query if rest and head.query else rest
+        return Place(ref.decode(), target, b"/s/" + ref)
 
-
-def _moved(name: bytes, value: bytes, prefix: bytes, host: bytes) -> bytes:
-    if name in {b"location", b"content-location"}:
-        return _moved_location(value, prefix, host)
-    if name == b"set-cookie":
-        return _moved_cookie(value, prefix)
-    return value
+    def _label(self, head: RequestHead) -> str | None:
+        """The session that the host names."""
+        host = head.fields.get(b"host", b"").decode("latin-1").lower().partition(":")[0]
+        if self._domain is None or not host.endswith(self._domain):
+            return None
+        label = host.removesuffix(self._domain)
+        return label if _LABEL.fullmatch(label) else None
 
 
-def _moved_location(value: bytes, prefix: bytes, host: bytes) -> bytes:
-    parts = urlsplit(value)
-    ours = not parts.netloc or parts.netloc == host
-    if not ours or not parts.path.startswith(b"/") or _below(parts.path, prefix):
-        return value
-    return parts._replace(scheme=b"", netloc=b"", path=prefix + parts.path).geturl()
-
-
-def _moved_cookie(value: bytes, prefix: bytes) -> bytes:
-    """A cookie belongs to its session: without a path, or with one outside, a browser would show it to others."""
-    found = _COOKIE_PATH.search(value)
-    path = found[1].strip() if found else b"/"
-    if _below(path, prefix):
-        return value
-    kept = _COOKIE_PATH.sub(b"", value)
-    return kept + b"; Path=" + prefix + (path if path.startswith(b"/") else b"/")
-
-
-def _below(path: bytes, prefix: bytes) -> bool:
-    return path == prefix or path.startswith(prefix + b"/")
+def _pass_on(
+    plane: "Plane",
+    front: "Front",
+    head: RequestHead,
+    frame: Frame,
+    place: Place,
+    caller: Principal,
+    route: Route,
+    data: bytes,
+) -> None:
+    told = outgoing.headers(head, front.peer, prefix=place.prefix)
+    if head.is_websocket:
+        told += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+    text = head.lines(place.target, told)
+    plan = Plan(
+        routes=(route,),
+        begin=lambda _: text,
+        repeatable=head.method in _IDEMPOTENT and not head.is_websocket,
+        rewrite=lambda answer: moved(answer.end_to_end(), place.prefix, head.fields.get(b"host", b"")),
+    )
+    ticket = plane.limits.enter(caller.name, route.id, 1, plane.now())
+    exchange = Exchange(front, head, frame, plan, ticket)
+    front.hand(exchange)
+    if not frame.done and not data:
+        front.welcome(head)
+    exchange.start(data)

@@ -1,22 +1,31 @@
-"""Connections to one endpoint, kept warm, and requests over them that survive a connection closed behind our back.
+"""One endpoint: connections that are kept warm, how busy it is, and whether it can be trusted with more.
 
-llama-server, for one, closes after each stream without announcing it, so a kept connection may be dead when it is
-used. A request is sent again, once and on a fresh connection, only if not one byte of an answer came, the connection
-was a kept one, the body is still there, and the caller said that the request may reach the service twice.
+A few connections are open before anybody asks, because a handshake costs more than a request. They are also how the end
+of a job is noticed: when its agent dies, they break at once, the endpoint is tried, and left alone if nobody is there.
 """
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from gateway.client.http1 import Connection, Request, Response, UpstreamClosed
-from gateway.model.announcement import Endpoint
-from gateway.network.agents import unavailable
+import structlog
 
-MOST_IDLE = 256
+from gateway.client.connection import Connection
+from gateway.errors import EndpointUnavailable
+from gateway.model.announcement import Endpoint
+
+log = structlog.get_logger(__name__)
+
+MOST_IDLE = 2048
 IDLE_SECONDS = 50.0
+#: Connections beyond those in use that are open already: while the endpoint is being used, and while it is not.
+SPARE_LEAST, SPARE_MOST, SPARE_UNUSED = 4, 64, 1
+BUSY_SECONDS = 60.0
+AT_ONCE = 8
+#: After an endpoint failed it is tried again after so many seconds, then after twice as many, and so on.
+FIRST_REST, LONGEST_REST = 0.25, 8.0
+SLOW_START_SECONDS = 10.0
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -29,80 +38,137 @@ class Path(Protocol):
 
 
 class Upstream:
-    """One endpoint. `in_flight` counts requests that are being answered."""
+    """One endpoint. `in_flight`: requests that are being answered; `on_doubt` is told when it cannot be reached."""
 
-    def __init__(self, endpoint: Endpoint, path: Path) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, path: Path, on_doubt: Callable[[], None]) -> None:
+        self.endpoint = endpoint
         self._path = path
-        self._idle: list[Connection] = []
+        self._on_doubt = on_doubt
+        self._idle: list[Connection] = []  # those that have carried requests, the one used last at the end
+        self._fresh: list[Connection] = []  # those that have carried nothing yet
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._warming: asyncio.Task[None] | None = None
+        self._rest = 0.0
+        self._back_at = float("-inf")
         self.in_flight = 0
-        self.last_used = 0.0
+        self.failing = False
+        self.last_used = float("-inf")
 
-    @asynccontextmanager
-    async def exchange(self, request: Request, *, repeatable: bool) -> AsyncIterator[Response]:
-        """Send a request; its answer. `repeatable`: it does no harm if it reaches the service twice.
+    # Connections
 
-        EndpointUnavailable if there is no answer. What is left of the answer when the block is left is not read.
-        """
+    def take(self, *, unused: bool = False) -> Connection | None:
+        """A connection that is open, the one used last; `unused`: only one that has carried nothing yet."""
+        found = self._idle.pop() if self._idle and not unused else self._fresh.pop() if self._fresh else None
+        if not self._idle:
+            self._warm()
+        return found
+
+    async def open(self) -> Connection:
+        """A new connection. EndpointUnavailable; then the endpoint is given a rest."""
+        try:
+            connection = await self._path.connect(self.endpoint, lambda: Connection(self._lost))
+        except EndpointUnavailable:
+            self.failed()
+            raise
+        if self.failing:
+            log.info("endpoint is back", host=self.endpoint.host, port=self.endpoint.port)
+            self._back_at = self._loop.time()
+        self.failing, self._rest = False, 0.0
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """The connection can carry another request."""
+        if self._closed or not connection.alive or len(self._idle) >= MOST_IDLE:
+            connection.abort()
+            return
+        connection.resume()
+        connection.user = None
+        connection.idle_since = self._loop.time()
+        (self._idle if connection.used else self._fresh).append(connection)
+
+    # How it does
+
+    def begin(self) -> None:
         self.in_flight += 1
-        response: Response | None = None
-        try:
-            response = await self._send(request, reuse=repeatable and request.replayable)
-            yield response
-        finally:
-            self.in_flight -= 1
-            self.last_used = asyncio.get_running_loop().time()
-            if response is not None:
-                self._release(response)
+        self.last_used = self._loop.time()
 
-    def tls(self) -> ssl.SSLContext:
-        """For those who bring their own connections."""
-        return self._path.context(self._endpoint)
+    def end(self) -> None:
+        self.in_flight -= 1
+        self.last_used = self._loop.time()
 
-    async def _send(self, request: Request, *, reuse: bool) -> Response:
-        kept = self._kept() if reuse else None
-        if kept is not None:
-            try:
-                return await kept.send(request)
-            except UpstreamClosed as error:
-                kept.finish()
-                if error.touched:
-                    raise unavailable(self._endpoint, str(error)) from error
-        fresh = await self._path.connect(self._endpoint, lambda: Connection(self._forget))
-        try:
-            return await fresh.send(request)
-        except UpstreamClosed as error:
-            fresh.finish()
-            raise unavailable(self._endpoint, str(error)) from error
+    def load(self, now: float) -> float:
+        """For comparing endpoints: requests in flight, more if it has just come back (so that it is not flooded)."""
+        young = 1 - (now - self._back_at) / SLOW_START_SECONDS
+        return (self.in_flight + 1) * (1 + 9 * young) if young > 0 else self.in_flight + 1
+
+    def failed(self) -> None:
+        """It could not be reached, or broke off: nothing new goes there until it has been tried and is there."""
+        if not self.failing:
+            self.failing = True
+            self._on_doubt()
+        self._warm()
 
     def close(self) -> None:
         """Let go of the connections that wait; those in use end with their requests."""
         self._closed = True
-        idle, self._idle = self._idle, []
-        for connection in idle:
+        if self._warming is not None:
+            self._warming.cancel()
+        waiting = [*self._idle, *self._fresh]
+        self._idle, self._fresh = [], []
+        for connection in waiting:
             connection.abort()
 
-    def prune(self, now: float) -> None:
-        """Close what has been idle for long, oldest first."""
-        while self._idle and self._idle[0].idle_since < now - IDLE_SECONDS:
-            self._idle.pop(0).abort()
+    def tend(self, now: float) -> None:
+        """Close what has been idle for long, oldest first, and open what should be there."""
+        spare = self._wanted(now)
+        for waiting in (self._idle, self._fresh):
+            while self._open > spare and waiting and waiting[0].idle_since < now - IDLE_SECONDS:
+                waiting.pop(0).abort()
+        self._warm()
 
-    def _kept(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.alive:
-                return connection
-        return None
+    # Within
 
-    def _release(self, response: Response) -> None:
-        connection = response.connection
-        if response.finish():
-            if self._closed or len(self._idle) >= MOST_IDLE:
-                connection.abort()
-            else:
-                self._idle.append(connection)
+    @property
+    def _open(self) -> int:
+        return len(self._idle) + len(self._fresh)
 
-    def _forget(self, connection: Connection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def _wanted(self, now: float) -> int:
+        if not self.in_flight and self.last_used < now - BUSY_SECONDS:
+            return SPARE_UNUSED
+        return min(max(SPARE_LEAST, self.in_flight // 4), SPARE_MOST)
+
+    def _warm(self) -> None:
+        short = self.failing or self._open < self._wanted(self._loop.time())
+        if short and not self._closed and self._warming is None:
+            self._warming = self._loop.create_task(self._open_spares())
+            self._warming.add_done_callback(self._warmed)
+
+    def _warmed(self, task: asyncio.Task[None]) -> None:
+        self._warming = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("connections are not kept warm", exc_info=error)
+
+    async def _open_spares(self) -> None:
+        """Open what is missing; while the endpoint fails, one try at a time with growing rests in between."""
+        while not self._closed:
+            missing = self._wanted(self._loop.time()) - self._open
+            if missing <= 0 and not self.failing:
+                return
+            number = 1 if self.failing else min(missing, AT_ONCE)
+            opened = await asyncio.gather(*(self.open() for _ in range(number)), return_exceptions=True)
+            for connection in opened:
+                if isinstance(connection, Connection):
+                    self.give_back(connection)
+                elif not isinstance(connection, EndpointUnavailable):
+                    raise connection
+            if self.failing:
+                self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
+                await asyncio.sleep(self._rest)
+
+    def _lost(self, connection: Connection) -> None:
+        """A connection ended while it waited: often just so, but it is also how the end of a job looks."""
+        waiting = self._idle if connection.used else self._fresh
+        if connection in waiting:
+            waiting.remove(connection)
+            self._warm()

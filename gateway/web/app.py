@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import structlog
+import uvicorn
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 from ulid import ULID
+from uvicorn.server import ServerState
 
 from gateway.errors import NotFound, SluiceError, Unauthenticated
 from gateway.model.api import HealthView
@@ -47,6 +49,8 @@ Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
 Check = Callable[[], Awaitable[Mapping[str, str]]]
 Needs = Callable[[str, str], TokenScope | None]
+#: Given the frame: what makes the protocol of each connection, for a part that reads its requests itself.
+Entrance = Callable[["Web"], Callable[["Server"], asyncio.Protocol]]
 LIVE, READY = "/health/live", "/health/ready"
 
 
@@ -56,6 +60,20 @@ def product_version() -> str:
         return version("sluice")
     except PackageNotFoundError:
         return "0"
+
+
+@dataclass(frozen=True)
+class Server:
+    """What uvicorn's own protocol is made of, for those who stand before it."""
+
+    config: uvicorn.Config
+    state: ServerState
+    app_state: dict[str, Any]
+
+    @property
+    def connections(self) -> set[asyncio.Protocol]:
+        """Those that are told, and waited for, when the service stops."""
+        return cast("set[asyncio.Protocol]", self.state.connections)  # uvicorn names its own protocols only
 
 
 @asynccontextmanager
@@ -90,7 +108,8 @@ class Part:
     `open`: paths that need no token. `browser`: paths where a browser may show the token as a password. `max_body`:
     bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
     beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`: what a
-    token must be good for, by method and path.
+    token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the frame what
+    is not its own.
     """
 
     name: str
@@ -104,6 +123,7 @@ class Part:
     lifespan: Lifespan = _nothing
     check: Check = _well
     scope: Needs = read_or_write
+    entrance: Entrance | None = None
 
     def owns(self, path: str) -> bool:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)

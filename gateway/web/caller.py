@@ -21,6 +21,9 @@ BROWSER_CHALLENGE = 'Basic realm="sluice (any user name, your token as the passw
 class Identity(Protocol):
     """Whoever can tell callers by what they show."""
 
+    def recall(self, text: str) -> Principal | None:
+        """The holder of a token, if that is known here and now, without asking anybody."""
+
     async def authenticate(self, text: str, origin: Origin = "api") -> Principal:
         """By a token. Unauthenticated if it is nobody's; Forbidden if its holder is not let in."""
 

@@ -19,6 +19,8 @@ RETRY_AFTER = "2"
 STATUS: Mapping[type[SluiceError], int] = {
     SluiceError: 500,
     errors.Invalid: 422,
+    errors.TooLarge: 413,
+    errors.TooMany: 429,
     errors.SettingsInvalid: 500,
     errors.NotFound: 404,
     errors.ImageMissing: 409,
@@ -64,7 +66,7 @@ def respond(found: Mapping[str, Any], headers: Mapping[str, str] | None = None) 
     """Problem details as a response; what may be retried says when."""
     extra = dict(headers or {})
     if found.get("retryable"):
-        extra.setdefault("Retry-After", RETRY_AFTER)
+        extra.setdefault("Retry-After", str(found.get("retry_after", RETRY_AFTER)))
     body = json.dumps(found, default=str).encode()
     return Response(body, int(found["status"]), headers=extra, media_type=PROBLEM_TYPE)
 

@@ -44,6 +44,12 @@ REQUEST_SECONDS = Described(
 IN_FLIGHT = Described("sluice_http_requests_in_flight", "gauge", "Requests being answered.", ("service",))
 HTTP = (REQUESTS, REQUEST_SECONDS, IN_FLIGHT)
 
+TOKENS = Described(
+    "sluice_proxy_tokens", "counter", "Tokens that model servers said they used: prompt, completion.", ("model", "kind")
+)
+CONNECTIONS = Described("sluice_proxy_connections", "gauge", "Connections of callers that are open.")
+PROXY = (TOKENS, CONNECTIONS)
+
 RPCS = Described(
     "sluice_slurm_rpcs",
     "counter",

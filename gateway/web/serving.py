@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 
 import structlog
 import uvicorn
 
 from gateway.errors import SettingsInvalid
-from gateway.web.app import Web
+from gateway.web.app import Server, Web
 from gateway.web.peers import PeerProtocol
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,13 @@ class Serving(uvicorn.Server):
         self._web.closing.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        entrance = next((part.entrance for part in self._web.parts if part.entrance is not None), None)
+        await super().startup(sockets if entrance is None else [])
+        if entrance is not None:
+            accept = entrance(self._web)
+            server = Server(self.config, self.server_state, self.lifespan.state)
+            for listener in self._listeners:
+                self.servers.append(await _listening(lambda: accept(server), listener))
         self.ready.set()
 
     async def run_until_stopped(self) -> None:
@@ -67,6 +73,13 @@ class Serving(uvicorn.Server):
         finally:
             for listener in self._listeners:
                 listener.close()
+
+
+async def _listening(accept: Callable[[], asyncio.Protocol], listener: socket.socket) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(accept, sock=listener, backlog=_BACKLOG)
+    return await loop.create_server(accept, sock=listener, backlog=_BACKLOG)
 
 
 def listen(host: str, port: int) -> socket.socket:

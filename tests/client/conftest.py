@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.client.app import app
+from gateway.client.app import part, plane_of
+from gateway.client.plane import Plane as DataPlane
+from gateway.identity.opening import open_callers
 from gateway.model.announcement import Endpoint
 from gateway.model.session import Session
+from gateway.web.app import Web
 from gateway.web.serving import running
 from tests.services import Handler, Site, a_node, a_site, reconciling
 
@@ -24,6 +27,7 @@ class Plane:
     url: str
     http: httpx.AsyncClient
     folder: Path
+    data: DataPlane
     nodes: dict[Endpoint, AsyncExitStack] = field(default_factory=dict)
 
     async def node(self, service: Handler) -> Endpoint:
@@ -46,9 +50,11 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(a_site(tmp_path))
         await stack.enter_async_context(reconciling(site))
-        url = await stack.enter_async_context(running(app(site.gateway), grace=2))
+        data = plane_of(site.gateway)
+        web = Web([part(data)], open_callers(site.gateway))
+        url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
-        made = Plane(site, url, http, tmp_path)
+        made = Plane(site, url, http, tmp_path, data)
         yield made
         for endpoint in list(made.nodes):
             await made.drop(endpoint)

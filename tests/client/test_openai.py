@@ -23,8 +23,9 @@ class Model:
         self.broken = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        used = 0
         while (asked := await read_request(reader)) is not None:
+            self.connections, used = self.connections + (not used), used + 1
             self.asked.append(asked)
             if asked.json.get("stream"):
                 await self.stream(reader, writer)

@@ -17,7 +17,7 @@ from websockets.http11 import Response as WsResponse
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from gateway.client.sessions import moved
+from gateway.client.moving import moved
 from gateway.model.session import Phase
 from tests.services import Asked, answer, chunk, read_request
 

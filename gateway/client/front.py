@@ -1,0 +1,354 @@
+"""One caller's connection: its requests read head by head, handed to who answers them, and kept within limits.
+
+What is not the data plane's goes to the ASGI application of the same process, over the same connection.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol, cast
+
+import structlog
+from starlette.responses import Response
+
+from gateway.client.connection import HIGH_WATER, LOW_WATER
+from gateway.client.framing import Malformed
+from gateway.client.guest import Visit
+from gateway.client.http1 import END, LONGEST_HEAD, RequestHead, answer
+from gateway.errors import SluiceError
+from gateway.network.agents import notice_dead_peers
+from gateway.web import errors
+from gateway.web.app import Server
+from gateway.web.peers import uid_of
+
+if TYPE_CHECKING:
+    from gateway.client.plane import Plane, Service
+
+log = structlog.get_logger(__name__)
+
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 60.0
+IDLE_SECONDS = 75.0
+STUCK_SECONDS = 300.0
+LINGER_SECONDS = 2.0
+#: Of the next requests that a caller may send before it has its answer; then it is not read any more.
+MOST_AHEAD = LONGEST_HEAD
+_NEVER = float("inf")
+_SERVER_FAULT = 500
+_GONE = 499
+
+
+class Taker(Protocol):
+    """Who answers the request that is under way, and gets what the caller sends meanwhile."""
+
+    @property
+    def read(self) -> bool:
+        """The request is whole: nothing more of it will come."""
+
+    @property
+    def tunnel(self) -> bool:
+        """The connection carries something other than requests."""
+
+    def received(self, data: bytes) -> None: ...
+
+    def lost(self) -> None:
+        """The caller is gone."""
+
+    def choke(self) -> None:
+        """The caller reads too slowly: write nothing more for now."""
+
+    def unchoke(self) -> None: ...
+
+    def shutdown(self) -> None:
+        """The gateway stops: end what would not end by itself."""
+
+
+class Front(asyncio.Protocol):
+    """The protocol of one connection."""
+
+    __slots__ = (
+        "_ahead",
+        "_answering",
+        "_began",
+        "_paused",
+        "_service",
+        "_taker",
+        "_transport",
+        "_visit",
+        "choked",
+        "closing",
+        "deadline",
+        "head",
+        "peer",
+        "plane",
+        "server",
+        "uid",
+    )
+
+    def __init__(self, plane: "Plane", server: Server) -> None:
+        self.plane, self.server = plane, server
+        self._transport: asyncio.Transport
+        self._ahead = b""
+        self._taker: Taker | None = None
+        self._service: Service
+        self._visit: Visit | None = None
+        self._began = 0.0
+        self._paused = self._answering = False
+        self.choked = self.closing = False
+        self.deadline = _NEVER
+        self.head: RequestHead | None = None
+        self.peer = b"unknown"
+        self.uid: int | None = None
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0]).encode()
+            notice_dead_peers(transport.get_extra_info("socket").fileno())
+        else:
+            self.uid = uid_of(transport)
+        self.server.connections.add(self)
+        self.plane.fronts.add(self)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        taker = self._taker
+        if taker is None:
+            self._ahead = self._ahead + data if self._ahead else data
+            self._next()
+        elif taker.read:
+            self.keep(data)
+        else:
+            if not isinstance(taker, Linger):
+                self.deadline = self.plane.now() + BODY_SECONDS
+            try:
+                taker.received(data)
+            except Malformed as error:
+                self.malformed(str(error))
+            if taker is self._taker and (taker.read or taker.tunnel):
+                self.deadline = _NEVER
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.leave()
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.lost()
+            if self.head is not None and not isinstance(taker, Visit):
+                self._account(_GONE)
+        if self._visit is not None:
+            self._visit.left()
+
+    def pause_writing(self) -> None:
+        self.choked = True
+        if self._taker is not None:
+            self.deadline = self.plane.now() + STUCK_SECONDS
+            self._taker.choke()
+
+    def resume_writing(self) -> None:
+        self.choked = False
+        if self._taker is not None:
+            self.deadline = _NEVER if self._taker.read else self.plane.now() + BODY_SECONDS
+            self._taker.unchoke()
+
+    # What the server says
+
+    def shutdown(self) -> None:
+        """Take no new requests; an answer that is under way goes on, a WebSocket ends."""
+        self.closing = True
+        if self._taker is None:
+            self._transport.close()
+        else:
+            self._taker.shutdown()
+
+    def expired(self) -> None:
+        """The deadline has passed."""
+        self.deadline = _NEVER
+        if self._paused and not self.choked:
+            self.deadline = self.plane.now() + BODY_SECONDS  # it is we who do not read
+        elif self.choked or isinstance(self._taker, (Linger, Visit)):
+            self._transport.abort()
+        elif self._taker is not None:
+            self.malformed("the body did not come in time", status=408, code="timed_out")
+        elif self._ahead:
+            self.malformed("the request did not come in time", status=408, code="timed_out")
+        else:
+            self._transport.close()
+
+    # What those who answer do
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def keep(self, data: bytes) -> None:
+        """These bytes belong to the next request."""
+        self._ahead += data
+        if len(self._ahead) > MOST_AHEAD:
+            self.pause_reading()
+
+    def unkeep(self) -> bytes:
+        """The bytes that came ahead belong to this request after all: it is none, but a WebSocket."""
+        data, self._ahead = self._ahead, b""
+        self.resume_reading()
+        return data
+
+    def hand(self, taker: Taker) -> None:
+        """From here on this one answers."""
+        self._taker = taker
+
+    def welcome(self, head: RequestHead) -> None:
+        """The body may come: some callers ask before they send it."""
+        if b"expect" in head.fields and head.version == "1.1":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def begin_answer(self) -> None:
+        """The answer begins: from here on it can only be ended well, or cut off."""
+        self._answering = True
+        self.plane.first_byte(self._service, time.perf_counter() - self._began)
+
+    def done(self, status: int, *, keep: bool, session: str = "") -> None:
+        """The answer is written. Without `keep` the connection ends with it."""
+        whole = self._taker is None or self._taker.read or self._taker.tunnel
+        self._taker, self._answering = None, False
+        self._account(status, session=session)
+        if keep and whole and not self.closing:
+            self.resume_reading()
+            self._wait_for_head()
+            if self._ahead:
+                asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self._end(whole=whole)
+
+    def refuse(self, error: SluiceError, *, session: str = "") -> None:
+        """Answer the request with an error."""
+        head = self.head
+        where = {"instance": head.path.decode("latin-1"), "request_id": head.id.decode()} if head else {}
+        self.respond(self._service.render(error, where, head), session=session)
+
+    def respond(self, response: Response, *, session: str = "") -> None:
+        """Answer the request with what is at hand. Nothing of an answer may have been written."""
+        head = self.head
+        if head is None:
+            return
+        whole = self._taker is None or self._taker.read
+        keep = whole and head.keeps_alive and not self.closing
+        headers = [*response.raw_headers, *self._service.headers, (b"x-request-id", head.id)]
+        if not keep:
+            headers.append((b"connection", b"close"))
+        body = b"" if head.method == b"HEAD" else bytes(response.body)
+        self.begin_answer()
+        self.write(answer(response.status_code, headers, body))
+        self.done(response.status_code, keep=keep, session=session)
+
+    def malformed(self, why: str, *, status: int = 400, code: str = "invalid") -> None:
+        """What came is no request: say so, if nothing else has been said, and close."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.lost()
+        if self._answering:
+            self._transport.abort()
+            return
+        response = errors.respond(errors.problem(status, code, why))
+        self.write(answer(status, [*response.raw_headers, (b"connection", b"close")], bytes(response.body)))
+        self._account(status)
+        self._end(whole=False)
+
+    def fault(self) -> None:
+        """A fault of ours; the log has it."""
+        self.refuse(SluiceError(errors.FAULT))
+
+    def leave(self) -> None:
+        """Somebody else has the transport now, or nobody."""
+        self.server.connections.discard(self)
+        self.plane.fronts.discard(self)
+
+    # Within
+
+    def _wait_for_head(self) -> None:
+        self.deadline = self.plane.now() + IDLE_SECONDS
+
+    def _next(self) -> None:
+        """Read the next head, if it is here, and find who answers."""
+        if self._taker is not None or self._transport.is_closing():
+            return
+        ahead = self._ahead
+        while ahead.startswith(b"\r\n"):
+            ahead = ahead[2:]
+        end = ahead.find(END)
+        if end < 0 or end > LONGEST_HEAD:
+            self._ahead = ahead
+            if len(ahead) > LONGEST_HEAD:
+                self.malformed("the request's head is too long", status=431)
+            elif ahead and self.deadline > self.plane.now() + HEAD_SECONDS:
+                self.deadline = self.plane.now() + HEAD_SECONDS
+            return
+        data, self._ahead = ahead[end + 4 :], b""
+        try:
+            self._begin(RequestHead(ahead[: end + 4]), ahead[: end + 4], data)
+        except Malformed as error:
+            self.malformed(str(error))
+
+    def _begin(self, head: RequestHead, text: bytes, data: bytes) -> None:
+        service = self.plane.service(head)
+        self.deadline = self.plane.now() + BODY_SECONDS
+        if service is None:
+            if self._visit is None:
+                self._visit = Visit(self, self._transport)
+            self._taker = self._visit
+            self._visit.begin(head, text, data)
+        else:
+            self.head, self._service, self._began = head, service, time.perf_counter()
+            self.plane.begin(self, service, head, data)
+        if self._taker is not None and (self._taker.read or self._taker.tunnel):
+            self.deadline = _NEVER
+
+    def _account(self, status: int, *, session: str = "") -> None:
+        head, self.head = self.head, None
+        if head is not None:
+            self.plane.account(self._service, head, status, time.perf_counter() - self._began, session)
+
+    def _end(self, *, whole: bool) -> None:
+        """Close. A caller that still sends is read for a moment: a connection reset could cost it the answer."""
+        if whole:
+            self._transport.close()
+            return
+        self._taker = Linger()
+        self._ahead = b""
+        self.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.deadline = self.plane.now() + LINGER_SECONDS
+
+
+class Linger:
+    """Reads and forgets."""
+
+    read = tunnel = False
+
+    def received(self, data: bytes) -> None:
+        del data
+
+    def lost(self) -> None:
+        return
+
+    def choke(self) -> None:
+        return
+
+    def unchoke(self) -> None:
+        return
+
+    def shutdown(self) -> None:
+        return

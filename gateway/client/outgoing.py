@@ -1,0 +1,53 @@
+"""The head of a request as a service gets it: nothing of ours in it, and where it came from."""
+
+from collections.abc import Collection
+
+from gateway.client.http1 import Headers, RequestHead
+
+_FORWARDED_FOR = b"x-forwarded-for"
+_OUR_COOKIES = b"__Host-sluice"
+#: Never passed on: our token, what is said anew, and what only the first hop may act on.
+_DROPPED = frozenset(
+    {
+        b"authorization",
+        b"expect",
+        b"host",
+        b"x-request-id",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-prefix",
+        _FORWARDED_FOR,
+    }
+)
+
+
+def headers(head: RequestHead, peer: bytes, *, prefix: bytes = b"", without: Collection[bytes] = ()) -> Headers:
+    """The caller's headers without ours, with Host and `X-Forwarded-*`; `prefix` is what was cut off the path.
+
+    A reverse proxy before us said who asked, and how: that is kept.
+    """
+    given = head.fields
+    host = given.get(b"host", b"localhost")
+    before = given.get(_FORWARDED_FOR)
+    told = [
+        (b"host", host),
+        (_FORWARDED_FOR, b"%b, %b" % (before, peer) if before else peer),
+        (b"x-forwarded-host", given.get(b"x-forwarded-host", host)),
+        (b"x-forwarded-proto", given.get(b"x-forwarded-proto", b"http")),
+        (b"x-request-id", head.id),
+    ]
+    if prefix:
+        told.append((b"x-forwarded-prefix", given.get(b"x-forwarded-prefix", b"").rstrip(b"/") + prefix))
+    kept = head.end_to_end(_DROPPED.union(without) if without else _DROPPED)
+    if _OUR_COOKIES in given.get(b"cookie", b""):
+        kept = [pair for pair in map(_without_ours, kept) if pair[1] or pair[0] != b"cookie"]
+    return told + kept
+
+
+def _without_ours(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The cookie of a sign-in is for the gateway: a service that had it could act as its caller."""
+    name, value = pair
+    if name != b"cookie":
+        return pair
+    words = (word.strip() for word in value.split(b";"))
+    return name, b"; ".join(word for word in words if not word.startswith(_OUR_COOKIES))

@@ -1,0 +1,173 @@
+"""What every connection of the data plane shares: who answers which path, what is counted, what has expired."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.responses import Response
+
+from gateway.client.front import Front
+from gateway.client.http1 import RequestHead
+from gateway.client.later import Later
+from gateway.client.limits import Limits
+from gateway.client.routes import Route, Routes
+from gateway.client.usage import Usage
+from gateway.errors import SluiceError
+from gateway.model.principal import Principal, Scope
+from gateway.web.app import REQUEST_ID, Server, Web
+from gateway.web.caller import authenticate
+from gateway.web.metrics import CONNECTIONS, TOKENS
+
+if TYPE_CHECKING:
+    from gateway.web.caller import Identity
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS = 1.0
+_SERVER_FAULT = 500
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+
+
+class Service(Protocol):
+    """A part of the data plane: `/v1` or `/s`. `headers` stand in every answer of its own."""
+
+    name: str
+    headers: Sequence[tuple[bytes, bytes]]
+    scope: Scope
+    browser: bool
+
+    def owns(self, head: RequestHead) -> bool: ...
+
+    def begin(self, plane: "Plane", front: Front, caller: Principal, head: RequestHead, data: bytes) -> None:
+        """Answer a caller's request, of whose body `data` has come. SluiceError."""
+
+    def render(self, error: SluiceError, where: Mapping[str, str], head: RequestHead | None) -> Response:
+        """An error as this part's callers expect it."""
+
+    def route(self, head: RequestHead) -> str:
+        """The path's template, so that ids do not become labels."""
+
+
+class Plane:
+    """The data plane of one process."""
+
+    def __init__(self, routes: Routes, limits: Limits, services: Sequence[Service]) -> None:
+        self.routes, self.limits = routes, limits
+        self.identity: Identity
+        self.fronts: set[Front] = set()
+        self._services = services
+        self._ids = (b"%b-%x" % (secrets.token_hex(6).encode(), number) for number in itertools.count(1))
+        self._loop: asyncio.AbstractEventLoop
+        self._answers: dict[tuple[str, str, bytes, int], Counter] = {}
+        self._seconds: dict[str, Histogram] = {}
+        self._tokens: dict[tuple[str, str], Counter] = {}
+
+    def entrance(self, web: Web) -> Callable[[Server], asyncio.Protocol]:
+        """How connections are accepted for this process; its ASGI application answers what is not the data plane's."""
+        self._loop = asyncio.get_running_loop()
+        self.identity = web.identity
+        self._requests, self._first = web.metrics.requests, web.metrics.seconds
+        registry = web.metrics.registry
+        self._used = Counter(TOKENS.name, TOKENS.help, TOKENS.labels, registry=registry)
+        self._open = Gauge(CONNECTIONS.name, CONNECTIONS.help, registry=registry)
+        self._open.set_function(lambda: len(self.fronts))
+        return lambda server: Front(self, server)
+
+    async def sweep(self) -> None:
+        """Close connections whose time is over, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.now()
+            for front in [front for front in self.fronts if front.deadline < now]:
+                front.expired()
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    # Requests
+
+    def service(self, head: RequestHead) -> Service | None:
+        """Who answers; None if it is not the data plane."""
+        for service in self._services:
+            if service.owns(head):
+                return service
+        return None
+
+    def begin(self, front: Front, service: Service, head: RequestHead, data: bytes) -> None:
+        """Let the service answer. What it raises becomes the answer."""
+        given = head.fields.get(b"x-request-id")
+        head.id = given if given is not None and REQUEST_ID.fullmatch(given.decode("latin-1")) else next(self._ids)
+        try:
+            caller = self._recall(head)
+            if caller is not None:
+                caller.require(service.scope)
+                service.begin(self, front, caller, head, data)
+            else:
+                front.hand(Later(front, head.frame(), self._ask(front, service, head), data))
+        except SluiceError as error:
+            front.refuse(error)
+
+    def _recall(self, head: RequestHead) -> Principal | None:
+        """The caller, if the token is one that is remembered."""
+        scheme, _, token = head.fields.get(b"authorization", b"").partition(b" ")
+        return self.identity.recall(token.decode("latin-1")) if scheme == b"Bearer" else None
+
+    async def _ask(self, front: Front, service: Service, head: RequestHead) -> Callable[[bytes], None]:
+        """Find out who calls; then let the service answer."""
+        method = head.method.decode()
+        caller = await authenticate(self.identity, head.headers, method=method, browser=service.browser, peer=front.uid)
+        caller.require(service.scope)
+        return lambda data: service.begin(self, front, caller, head, data)
+
+    def choose(self, routes: Sequence[Route], tried: set[Route]) -> Route:
+        """The least busy one that has not been tried; one that fails only if there is no other."""
+        if len(routes) == 1:
+            return routes[0]
+        now = self.now()
+        left = [route for route in routes if route not in tried] or routes
+        return min(left, key=lambda route: (route.upstream.failing, route.upstream.load(now)))
+
+    def doubt(self) -> None:
+        """Something did not answer as it should: look again at what is known."""
+        self.routes.doubt()
+
+    # What is counted
+
+    def first_byte(self, service: Service, seconds: float) -> None:
+        found = self._seconds.get(service.name)
+        if found is None:
+            found = self._seconds[service.name] = self._first.labels(service.name, service.name)
+        found.observe(seconds)
+
+    def account(self, service: Service, head: RequestHead, status: int, seconds: float, session: str) -> None:
+        """A request is over. `status` 499: the caller left."""
+        method = head.method if head.method in _METHODS else b"other"
+        key = service.name, service.route(head), method, status
+        found = self._answers.get(key)
+        if found is None:
+            found = self._answers[key] = self._requests.labels(key[0], key[1], method.decode(), str(status))
+        found.inc()
+        if status >= _SERVER_FAULT:
+            log.warning(
+                "request",
+                method=head.method.decode(),
+                path=head.path.decode("latin-1"),
+                status=status,
+                ms=round(seconds * 1000, 2),
+                session=session,
+                request_id=head.id.decode(),
+            )
+
+    def count(self, route: Route, usage: Usage | None) -> None:
+        """The tokens of one answer."""
+        if usage is None or route.model is None:
+            return
+        for kind, number in (("prompt", usage.prompt), ("completion", usage.completion)):
+            found = self._tokens.get((route.model, kind))
+            if found is None:
+                found = self._tokens[route.model, kind] = self._used.labels(route.model, kind)
+            found.inc(number)
