@@ -19,6 +19,7 @@ class Product:
     url: str
     environment: dict[str, str]
     log: Path
+    pid: int
 
     def sluice(self, *words: str, within: float = 180) -> subprocess.CompletedProcess[str]:
         """A command as a user types it."""

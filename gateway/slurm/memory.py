@@ -112,7 +112,8 @@ def patience(job: SeenJob, now: datetime, *, awaited: bool = False) -> float:
         return float("inf")
     if job.state is not JobState.RUNNING:
         return 0.0 if awaited else _REASON_AFTER
-    if parse(job.comment) is not None:
+    stale = awaited and job.restarts > 0  # what it says may be the word of the run before
+    if parse(job.comment) is not None and not stale:
         return _QUIET_AFTER
     ran = (now - job.start_time).total_seconds() if job.start_time else 0.0
     return min(_SILENT_AT_MOST, max(0.0 if awaited else _SILENT_AT_LEAST, ran * _SILENT_SHARE))

@@ -10,10 +10,26 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.cluster import Cluster
+from gateway.data import folder as data_folder
 from gateway.sdk import Sluice
 from tests.product import Product
 
 STOPPED_WITHIN = 40
+# A batch program whose job Slurm may start again, and that needs a secret each time.
+REQUEUED = """
+name: requeued
+version: "1"
+kind: batch
+image: base
+parameters:
+  command: {type: string}
+  token: {type: secret, required: false}
+secrets:
+  TOKEN: {parameter: token}
+command: [/bin/bash, -c, "{{ command }}"]
+resources: {cpus: 1, memory: 100M, time: 30m}
+lifecycle: {requeue: true}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +42,16 @@ def product(slurm_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "recipes" / "needs-nothing.yaml").write_text(
         'name: needs-nothing\nversion: "1"\nkind: batch\nimage: nothing\ncommand: ["true"]\n'
     )
+    (folder / "recipes" / "requeued.yaml").write_text(REQUEUED)
+    shipped = data_folder("recipes") / "llama-cpp.yaml"
+    model = shipped.read_text().replace("name: llama-cpp", "name: requeued-model")
+    (folder / "recipes" / "requeued-model.yaml").write_text(f"{model}\nlifecycle: {{requeue: true}}\n")
     config = folder / "sluice.toml"
     config.write_text(
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"
         f"[recipes]\nfolders = [{json.dumps(str(folder / 'recipes'))}]\n"
-        f"[serve]\nall_port = {port}\n[reconcile]\npoll_seconds = 0.5\n{slurm_cluster.settings_toml()}"
+        f"[serve]\nall_port = {port}\n[reconcile]\npoll_seconds = 0.5\nsweep_seconds = 3\n"
+        f"{slurm_cluster.settings_toml()}"
     )
     url = f"http://127.0.0.1:{port}"
     environment = {**os.environ, "SLUICE_CONFIG": str(config), "SLUICE_URL": url}
@@ -44,7 +65,7 @@ def product(slurm_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
             while not (token.exists() and probe.alive()):
                 assert process.poll() is None, log.read_text()
         environment["SLUICE_TOKEN"] = token.read_text().strip()
-        yield Product(slurm_cluster, url, environment, log)
+        yield Product(slurm_cluster, url, environment, log, process.pid)
     finally:
         process.terminate()
         assert process.wait(STOPPED_WITHIN) == 0, log.read_text()[-3000:]

@@ -65,6 +65,12 @@ def test_an_awaited_job_that_has_announced_itself_is_a_quiet_one() -> None:
     assert memory.choose(told, [0], 60.0, NOW) == [0]
 
 
+def test_what_a_requeued_job_said_in_its_run_before_keeps_nobody_from_asking() -> None:
+    memory, told = Memory(), states(JobState.RUNNING, 0)
+    memory.put(SeenJob(job_id=0, state=JobState.RUNNING, comment=READY, start_time=NOW, restarts=1), 0.0)
+    assert memory.choose(told, [0], 1.0, NOW) == [0]
+
+
 def test_ended_jobs_are_not_asked_about_again() -> None:
     memory, told = known(3, JobState.COMPLETED)
     assert memory.choose(told, [0, 1], 1e9, NOW) == []
