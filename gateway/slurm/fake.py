@@ -9,63 +9,23 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.core.cost import Cost
 from gateway.core.ports import Clock, SchedulerInfo
-from gateway.errors import Forbidden, SchedulerUnavailable, SubmitDeferred, SubmitRefused, SubmitUnknown
+from gateway.errors import Forbidden, SchedulerUnavailable, SluiceError, SubmitDeferred, SubmitRefused, SubmitUnknown
 from gateway.model.doctor import Association
 from gateway.model.inventory import Gpus, Inventory, Node, Partition
 from gateway.model.job import JobScript, JobState, SeenJob, is_ours
 from gateway.slurm import gres
+from gateway.slurm.fake_parts import Faults, Host, Run, Taken, cpus, uses
 from gateway.slurm.memory import Entry, left_queue, not_told
 
+__all__ = ["FakeSlurm", "Faults", "Run"]
+
 _LIVE: Final = frozenset({JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED})
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a script does: it runs for so many seconds and exits so. `seconds` None: until it is ended."""
-
-    seconds: float | None = None
-    exit_code: int = 0
-
-
-@dataclass
-class Faults:
-    """What is broken now. Numbers count down with each submit; the rest stays until it is put back."""
-
-    unavailable: bool = False  # nothing answers
-    accounting_down: bool = False  # slurmdbd does not answer
-    lose_requests: int = 0  # the next submits do not arrive, and who submits cannot tell
-    lose_answers: int = 0  # the next submits are taken, their answers lost
-    refuse_requests: int = 0  # the next submits certainly do not arrive
-    deaf_scripts: bool = False  # batch scripts do not mind SIGTERM
-    delay: float = 0.0  # seconds before any answer
-
-
-@dataclass
-class _Job:
-    script: JobScript
-    user: str
-    seen: SeenJob
-    gpus: gres.Counts
-    in_queue: bool = True
-    in_accounting: bool = True
-    began: datetime | None = None
-    held: bool = False
-
-
-@dataclass
-class _Host:
-    name: str
-    cpus: int
-    memory: int
-    gpus: gres.Counts
-    jobs: set[int] = field(default_factory=set)
-    down: bool = False
 
 
 def _now() -> datetime:
@@ -97,13 +57,14 @@ class FakeSlurm:
         self._automatic = automatic
         self._runs = runs
         self._gpus = gres.counts(gpus)
-        self._hosts = [_Host(f"node{n}", cpus, memory, dict(self._gpus)) for n in range(1, nodes + 1)]
+        self._hosts = [Host(f"node{n}", cpus, memory, dict(self._gpus)) for n in range(1, nodes + 1)]
         self._partitions = dict(partitions or {"cpu": 7 * 1440, "gpu": 2 * 1440, "debug": 30})
         self._accounts = frozenset(accounts)
         self._max_submit = max_submit
         self._min_job_age = timedelta(seconds=min_job_age)
-        self._jobs: dict[int, _Job] = {}
-        self._past_lives: list[_Job] = []  # of numbers that were given again
+        self._jobs: dict[int, Taken] = {}
+        self._past_lives: list[Taken] = []  # of numbers that were given again
+        self._late: list[tuple[datetime, JobScript, str]] = []  # submits that are on their way
         self._ids = itertools.count(1)
 
     # The port
@@ -116,6 +77,21 @@ class FakeSlurm:
         if self.faults.lose_requests > 0:
             self.faults.lose_requests -= 1
             raise SubmitUnknown("the connection broke before an answer")
+        if self.faults.late_requests > 0:
+            self.faults.late_requests -= 1
+            self._late.append((self._clock() + timedelta(seconds=self.faults.late_by), script, user))
+            raise SubmitUnknown("no answer in time")
+        job_id = self._take(script, user)
+        if self.faults.double_requests > 0:
+            self.faults.double_requests -= 1
+            self._take(script, user)
+        self._advance()
+        if self.faults.lose_answers > 0:
+            self.faults.lose_answers -= 1
+            raise SubmitUnknown("the answer was lost")
+        return job_id
+
+    def _take(self, script: JobScript, user: str) -> int:
         self._check(script, user)
         job_id = next(self._ids)
         seen = SeenJob(
@@ -129,11 +105,7 @@ class FakeSlurm:
         )
         if job_id in self._jobs:
             self._past_lives.append(self._jobs.pop(job_id))
-        self._jobs[job_id] = _Job(script, user, seen, gres.counts(script.options.gres or ""))
-        self._advance()
-        if self.faults.lose_answers > 0:
-            self.faults.lose_answers -= 1
-            raise SubmitUnknown("the answer was lost")
+        self._jobs[job_id] = Taken(script, user, seen, gres.counts(script.options.gres or ""))
         return job_id
 
     async def look(self, job_ids: Collection[int], awaited: Collection[int] = ()) -> Mapping[int, SeenJob]:
@@ -175,7 +147,7 @@ class FakeSlurm:
             self._end(job, JobState.COMPLETED, exit_code=0)
             self._advance()
 
-    def _owned(self, job_id: int, user: str) -> _Job | None:
+    def _owned(self, job_id: int, user: str) -> Taken | None:
         job = self._jobs.get(job_id)
         if job is None or not job.in_queue or job.seen.state not in _LIVE:
             return None
@@ -311,6 +283,17 @@ class FakeSlurm:
         self.purge(job_id)
         self._jobs[job_id].in_accounting = False
 
+    def restart(self, *, lost: float = 0.0) -> None:
+        """Slurmctld crashes and starts again, without the jobs that it took in the last `lost` seconds.
+
+        Accounting has not heard of those, and their numbers are given again. Other jobs have not noticed.
+        """
+        since = self._clock() - timedelta(seconds=lost)
+        gone = [i for i, job in self._jobs.items() if job.seen.submit_time is None or job.seen.submit_time > since]
+        for job_id in gone if lost else ():
+            self._leave(self._jobs.pop(job_id))
+        self._ids = itertools.count(max(self._jobs, default=0) + 1)
+
     def begin_numbers_again(self) -> None:
         """As if slurmctld had lost its state: the queue is empty, and the next job is number 1 again."""
         for job_id in self._jobs:
@@ -347,7 +330,7 @@ class FakeSlurm:
         if self.faults.accounting_down:
             raise SchedulerUnavailable("slurmdbd does not respond")
 
-    def _all(self) -> list[_Job]:
+    def _all(self) -> list[Taken]:
         return [*self._past_lives, *self._jobs.values()]
 
     def _partition(self, script: JobScript) -> str:
@@ -369,6 +352,11 @@ class FakeSlurm:
     def _advance(self) -> None:
         """Everything that was to happen until now, in its order."""
         now = self._clock()
+        arrived = [submit for submit in self._late if submit[0] <= now]
+        self._late = [submit for submit in self._late if submit[0] > now]
+        for _, script, user in arrived:
+            with suppress(SluiceError):  # a refusal, which nobody hears
+                self._take(script, user)
         if self._automatic:
             self._start_what_fits(now)
             while (due := self._next_end()) is not None and due[0] <= now:
@@ -379,8 +367,8 @@ class FakeSlurm:
             if job.seen.state.ended and ended is not None and now - ended > self._min_job_age:
                 job.in_queue = False
 
-    def _next_end(self) -> tuple[datetime, _Job, JobState, int | None] | None:
-        ends: list[tuple[datetime, _Job, JobState, int | None]] = []
+    def _next_end(self) -> tuple[datetime, Taken, JobState, int | None] | None:
+        ends: list[tuple[datetime, Taken, JobState, int | None]] = []
         for job in self._jobs.values():
             if job.seen.state is not JobState.RUNNING or job.began is None:
                 continue
@@ -403,18 +391,18 @@ class FakeSlurm:
             else:
                 self._change(job, reason="Resources")
 
-    def _pending(self) -> list[_Job]:
+    def _pending(self) -> list[Taken]:
         return [job for job in self._jobs.values() if job.seen.state is JobState.PENDING and job.in_queue]
 
-    def _fits(self, job: _Job, host: _Host) -> bool:
+    def _fits(self, job: Taken, host: Host) -> bool:
         used = [self._jobs[job_id] for job_id in host.jobs]
         if host.down or any(other.script.options.exclusive for other in used):
             return False
         if job.script.options.exclusive and used:
             return False
-        free_cpus = host.cpus - sum(_cpus(other) for other in used)
-        return free_cpus >= _cpus(job) and all(
-            self._capacity(host.gpus, key) - sum(_uses(other.gpus, key) for other in used) >= count
+        free_cpus = host.cpus - sum(cpus(other) for other in used)
+        return free_cpus >= cpus(job) and all(
+            self._capacity(host.gpus, key) - sum(uses(other.gpus, key) for other in used) >= count
             for key, count in job.gpus.items()
         )
 
@@ -422,7 +410,7 @@ class FakeSlurm:
     def _capacity(counts: gres.Counts, key: tuple[str, str]) -> int:
         return sum(n for (name, kind), n in counts.items() if name == key[0] and key[1] in {"", kind})
 
-    def _start(self, job: _Job, hosts: list[_Host], at: datetime) -> None:
+    def _start(self, job: Taken, hosts: list[Host], at: datetime) -> None:
         job.began = at
         for host in hosts:
             host.jobs.add(job.seen.job_id)
@@ -437,7 +425,7 @@ class FakeSlurm:
 
     def _end(
         self,
-        job: _Job,
+        job: Taken,
         state: JobState,
         *,
         exit_code: int | None,
@@ -447,23 +435,23 @@ class FakeSlurm:
         self._leave(job)
         self._change(job, state=state, exit_code=exit_code, signal=signal, end_time=at or self._clock(), reason="")
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: Taken) -> None:
         for host in self._hosts:
             host.jobs.discard(job.seen.job_id)
 
     @staticmethod
-    def _change(job: _Job, **fields: object) -> None:
+    def _change(job: Taken, **fields: object) -> None:
         job.seen = SeenJob.model_validate({**dict(job.seen), **fields})
 
-    def _shown(self, job: _Job) -> SeenJob:
+    def _shown(self, job: Taken) -> SeenJob:
         if job.seen.state is not JobState.PENDING:
             return job.seen
         return job.seen.model_copy(update={"position": self._pending().index(job) + 1})
 
-    def _node(self, host: _Host) -> Node:
+    def _node(self, host: Host) -> Node:
         jobs = [self._jobs[job_id] for job_id in host.jobs]
         gpus = tuple(
-            Gpus(name=name, type=kind, total=total, used=sum(_uses(job.gpus, (name, kind)) for job in jobs))
+            Gpus(name=name, type=kind, total=total, used=sum(uses(job.gpus, (name, kind)) for job in jobs))
             for (name, kind), total in host.gpus.items()
         )
         return Node(
@@ -473,20 +461,8 @@ class FakeSlurm:
             available=not host.down,
             partitions=tuple(self._partitions),
             cpus=host.cpus,
-            cpus_used=sum(_cpus(job) for job in jobs),
+            cpus_used=sum(cpus(job) for job in jobs),
             memory=host.memory,
             memory_used=sum(job.script.options.memory or 0 for job in jobs),
             gpus=gpus,
         )
-
-
-def _cpus(job: _Job) -> int:
-    """CPUs on one of its nodes."""
-    options = job.script.options
-    tasks = options.tasks_per_node or -(-options.tasks // options.nodes)
-    return tasks * options.cpus_per_task
-
-
-def _uses(counts: gres.Counts, key: tuple[str, str]) -> int:
-    """How many of these a job may be using: a request or a question without a type is about all types."""
-    return sum(n for (name, kind), n in counts.items() if name == key[0] and (not kind or not key[1] or kind == key[1]))

@@ -20,13 +20,22 @@ Doctor = Callable[..., tuple[int, Found]]
 @pytest.fixture
 def doctor(slurm_cluster: Cluster, tmp_path: Path) -> Doctor:
     """Run it on the cluster's settings, with changes (values in TOML): the exit code, and the findings by check."""
+    return _doctor(slurm_cluster, tmp_path)
 
+
+@pytest.fixture
+def older_doctor(older_cluster: Cluster, tmp_path: Path) -> Doctor:
+    """The same before Slurm 24.11."""
+    return _doctor(older_cluster, tmp_path)
+
+
+def _doctor(cluster: Cluster, folder: Path) -> Doctor:
     def run(*options: str, **changes: str) -> tuple[int, Found]:
-        lines = slurm_cluster.settings_toml().splitlines()
+        lines = cluster.settings_toml().splitlines()
         kept = [line for line in lines if line.partition(" =")[0] not in changes]
-        config = tmp_path / "sluice.toml"
+        config = folder / "sluice.toml"
         config.write_text("\n".join([*kept, *(f"{key} = {value}" for key, value in changes.items())]))
-        environment = {**os.environ, "SLUICE_CONFIG": str(config), "SLUICE_STATE_DIR": str(tmp_path)}
+        environment = {**os.environ, "SLUICE_CONFIG": str(config), "SLUICE_STATE_DIR": str(folder)}
         command = [sys.executable, "-m", "gateway.cli.main", "doctor", "--json", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.stdout, done.stderr
@@ -112,3 +121,51 @@ def test_a_user_whom_the_cluster_does_not_know(doctor: Doctor) -> None:
 def test_a_setting_that_is_missing(doctor: Doctor) -> None:
     code, found = doctor(files='"sftp"', ssh_host='""')
     assert (code, set(found)) == (1, {"settings"})
+
+
+@pytest.mark.older
+@pytest.mark.parametrize(("backend", "asked"), [("rest", "rest v0.0.42."), ("cli", "cli.")])
+def test_a_good_configuration_before_an_older_slurm(older_doctor: Doctor, backend: str, asked: str) -> None:
+    code, found = older_doctor(backend=json.dumps(backend), build_host='"localhost"', build_port="1")
+    assert code == 1
+    assert problems(found) == {"build host"}  # nobody listens there; all else is well
+    assert found["versions"]["seen"].startswith("Slurm 24.11")
+    assert found["versions"]["seen"].endswith(f"asked by {asked}")
+    for check in ("job age", "accounting", "association", "partition", "session folder", "node path"):
+        assert found[check]["verdict"] == "ok", found[check]
+
+
+@pytest.mark.older
+def test_an_older_slurmrestd_alone_does_not_tell_its_configuration(older_doctor: Doctor) -> None:
+    none = {"files": '"mounted"', "ssh_host": '""', "build_host": '""', "known_hosts_file": '""'}
+    _, found = older_doctor(**none)
+    assert found["configuration"]["verdict"] == "skipped"
+    assert "from 26.05 on" in found["configuration"]["advice"]
+    assert found["versions"]["seen"].endswith("asked by rest v0.0.42.")
+    assert found["login"]["verdict"] == "skipped"
+
+
+def test_accounting_that_does_not_answer(doctor: Doctor, slurm_cluster: Cluster) -> None:
+    slurm_cluster.service("ctl", "stop", "slurmdbd")
+    try:
+        for backend in ("rest", "cli"):
+            code, found = doctor(backend=json.dumps(backend))
+            assert code == 1
+            assert "accounting" in problems(found), found
+            assert "slurmdbd" in found["accounting"]["advice"]
+    finally:
+        slurm_cluster.service("ctl", "start", "slurmdbd")
+
+
+def test_a_key_in_place_of_the_user_ca_that_nobody_authorised(doctor: Doctor, tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    code, found = doctor(ssh_key_file=json.dumps(str(key)))
+    assert (code, set(found)) == (1, {"settings"})  # beside the CA
+    assert "more than one of" in found["settings"]["seen"]
+
+
+def test_a_certificate_of_slurmrestd_that_is_no_file(doctor: Doctor, tmp_path: Path) -> None:
+    code, found = doctor(rest_url='"https://localhost:1"', rest_ca_file=json.dumps(str(tmp_path / "none.pem")))
+    assert (code, set(found)) == (1, {"settings"})
+    assert "rest_ca_file" in found["settings"]["seen"]

@@ -110,3 +110,40 @@ async def test_faults_and_limits(clock: Any) -> None:
     with pytest.raises(SchedulerUnavailable):
         await slurm.look([job_id])
     assert slurm.calls["submit"] == 3
+
+
+async def test_a_submit_may_arrive_long_after_it_was_given_up(clock: Any) -> None:
+    slurm = FakeSlurm(clock=clock)
+    slurm.faults.late_requests = 1
+    with pytest.raises(SubmitUnknown):
+        await slurm.submit(script(), "alice")
+    assert await slurm.find("sluice-x-1", "alice") is None
+    clock.forward(slurm.faults.late_by)
+    found = await slurm.find("sluice-x-1", "alice")
+    assert found is not None
+    assert found.submit_time == clock()
+
+
+async def test_a_submit_may_arrive_twice(clock: Any) -> None:
+    slurm = FakeSlurm(clock=clock)
+    slurm.faults.double_requests = 1
+    job_id = await slurm.submit(script(), "alice")
+    assert len(slurm.submitted("sluice-x-1")) == 2
+    found = await slurm.find("sluice-x-1", "alice")
+    assert found is not None
+    assert found.job_id == job_id + 1
+
+
+async def test_a_crash_loses_the_newest_jobs_and_gives_their_numbers_again(clock: Any) -> None:
+    slurm = FakeSlurm(clock=clock)
+    first = await slurm.submit(script(), "alice")
+    slurm.start(first)
+    clock.forward(60)
+    lost = await slurm.submit(script("sluice-y-1"), "alice")
+    slurm.restart(lost=5)
+    assert await state(slurm, first) is JobState.RUNNING
+    assert await slurm.look([lost]) == {}
+    assert await slurm.find("sluice-y-1", "alice") is None
+    assert await slurm.submit(script("sluice-z-1"), "alice") == lost
+    slurm.restart()
+    assert await state(slurm, lost) is JobState.PENDING
