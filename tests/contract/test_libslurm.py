@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ pytestmark = [pytest.mark.cluster, pytest.mark.pyslurm]
 
 ESTABLISHED = "01"
 SLURMCTLD_PORT = f"{6817:04X}"
+
+
+HERE = Path(__file__).parents[2]
+HOLD = """
+import asyncio, sys
+from gateway.cluster import Cluster
+from tests import libslurm
+async def hold():
+    process = libslurm.on_login(Cluster.load(sys.argv[1]))
+    await process.ask("info")
+    print(process.pid, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(hold())
+"""
 
 
 class There:
@@ -66,6 +81,13 @@ class There:
             row[2].endswith(f":{SLURMCTLD_PORT}") and row[3] == ESTABLISHED and row[4].startswith("00000000:")
             for row in rows
         )
+
+
+async def until_gone(pid: int, until: Any) -> None:
+    async def started() -> int:
+        return processes.started(pid)
+
+    await until(started, lambda at: at == 0)
 
 
 @pytest.fixture
@@ -123,9 +145,9 @@ async def test_a_call_that_hangs_is_ended_with_its_process(
     there.kill(signal.SIGSTOP)
     with pytest.raises(SubmitUnknown, match="did not return"):
         await there.scheduler.submit(jobs(f"sluice-{run}-1", "true"), "alice")
-    assert processes.started(first) == 0
     with pytest.raises(SchedulerUnavailable, match="started again"):
         await there.scheduler.look([1])
+    await until_gone(first, until)
     assert await until(there.info, bool)
     assert await there.scheduler.find(f"sluice-{run}-1", "alice") is None
     await there.scheduler.close()
@@ -144,6 +166,20 @@ async def test_who_waits_behind_a_call_that_hangs_is_told_that_nothing_was_sent(
     with pytest.raises(SchedulerUnavailable):
         await looking
     await there.scheduler.close()
+
+
+async def test_its_process_does_not_outlive_a_gateway_that_is_killed(slurm_cluster: Cluster, until: Any) -> None:
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLD, slurm_cluster.name, cwd=HERE, stdout=asyncio.subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    while not (line := (await holder.stdout.readline()).strip()).isdigit():
+        assert line, "it ended"  # other lines are logs
+    (python,) = processes.children(int(line))
+    holder.kill()
+    await holder.wait()
+
+    await until_gone(python, until)
 
 
 async def test_slurmctld_is_not_there_and_comes_back(
