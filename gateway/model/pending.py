@@ -44,6 +44,8 @@ _EXACT = {
     "BurstBufferStageIn": "Its data are being staged in.",
     "NodesNotAvail": "The nodes it asks for are not available.",
     "waiting": "",
+    "limit": "",
+    "suspended": "",
 }
 
 _WHO = {

@@ -166,6 +166,23 @@ async def test_stop_works_in_every_phase_and_twice(world: Any, ask: Ask, when: s
     assert all(seen.state.ended for _, _, seen in world.slurm.submitted())
 
 
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_stop_during_an_unanswered_submit_ends_what_there_is(world: Any, ask: Ask, taken: bool) -> None:
+    session = await ask()
+    world.slurm.faults.lose_answers, world.slurm.faults.lose_requests = int(taken), int(not taken)
+    await world.turn()
+    world.slurm.faults.unavailable = True
+    await sessions.stop(world.gateway, world.caller, session.id)
+    await world.turn(2)
+    assert not (await now(world, session)).phase.ended
+    world.slurm.faults.unavailable = False
+    for _ in range(16):
+        world.time.pass_(10)
+        await world.turn()
+    assert (await now(world, session)).phase is Phase.STOPPED
+    assert [seen.state for _, _, seen in world.slurm.submitted()] == ([JobState.CANCELLED] if taken else [])
+
+
 async def test_a_program_that_does_not_end_when_told_is_ended(world: Any, ask: Ask) -> None:
     session = await ask("echo")
     await world.turn()
