@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Union
+import time
+from typing import Dict, Union
 
 Target = Union[str, int]  # the path of a Unix socket, or a port on 127.0.0.1
 
@@ -15,13 +16,20 @@ async def connect(target: Target, within: float) -> socket.socket:
     return await (_to_port(target, within) if isinstance(target, int) else _to_socket(target, within))
 
 
+_looked: Dict[int, float] = {}  # when it was last seen whose a port is
+_LOOK_AGAIN = 1.0
+
+
 async def _to_port(port: int, within: float) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.settimeout(0)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port)), within)
-        refuse_foreign(port)
+        now = time.monotonic()
+        if now - _looked.get(port, -_LOOK_AGAIN) >= _LOOK_AGAIN:  # a look costs more than a connection
+            refuse_foreign(port)
+            _looked[port] = now
     except asyncio.TimeoutError:
         sock.close()
         raise OSError(f"no connection within {within:.0f} s") from None

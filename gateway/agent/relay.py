@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set, cast
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set
 
 from .certificate import CONTROL
-from .dial import Target, connect
-from .edge import HIGH_WATER, LINGER_SECONDS, Edge, Handler
-from .http_watch import HttpWatch
+from .edge import Edge, Handler
+from .splice import Splice
 
 if TYPE_CHECKING:
     import ssl
 
+    from .dial import Target
+
 HANDSHAKE_SECONDS = 10.0
-CONNECT_SECONDS = 10.0
-#: A connection that is no HTTP counts as in flight for so long after its last byte.
-QUIET_SECONDS = 5.0
 MAX_SHAKING = 512
 _TOLD_REFUSALS = 20
 
@@ -141,154 +139,6 @@ class Relay:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class Splice(asyncio.Protocol):
-    """One client's connection and its connection to the service: handler of the one, protocol of the other."""
-
-    __slots__ = (
-        "_client_done",
-        "_closing",
-        "_connecting",
-        "_edge",
-        "_linger",
-        "_relay",
-        "_service",
-        "_service_done",
-        "_waiting",
-        "_watch",
-        "last_byte",
-    )
-
-    def __init__(self, relay: Relay, edge: Edge, target: Target) -> None:
-        self._relay = relay
-        self._edge = edge
-        self._watch = HttpWatch()
-        self._service: Optional[asyncio.Transport] = None
-        self._waiting: List[bytes] = []
-        self._client_done = False
-        self._service_done = False
-        self._closing = False
-        self._linger: Optional[asyncio.TimerHandle] = None
-        self.last_byte = relay.loop.time()
-        edge.pause_reading()
-        self._connecting: Optional[asyncio.Task[None]] = relay.loop.create_task(self._connect(target))
-
-    @property
-    def in_flight(self) -> int:
-        if self._watch.opaque:
-            return 1 if self._relay.loop.time() - self.last_byte < QUIET_SECONDS else 0
-        return self._watch.in_flight
-
-    @property
-    def requests(self) -> int:
-        return self._watch.requests or int(self._watch.opaque)
-
-    def close_if_idle(self) -> None:
-        if not self.in_flight and not self._waiting:
-            self._close()
-
-    # From the client.
-
-    def received(self, data: bytes) -> None:
-        self._touch()
-        self._watch.sent(data)
-        if self._service is None:
-            self._waiting.append(data)
-        elif not self._service.is_closing():
-            self._service.write(data)
-
-    def ended(self) -> None:
-        self._client_done = True
-        if self._service_done:
-            self._close()
-        elif self._service is not None and not self._service.is_closing():
-            self._service.write_eof()
-
-    def lost(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self._linger is not None:
-            self._linger.cancel()
-        if self._service is not None:
-            self._service.abort()
-        self._relay.forget(self)
-
-    def choke(self) -> None:
-        if self._service is not None and not self._service.is_closing():
-            self._service.pause_reading()
-
-    def unchoke(self) -> None:
-        if self._service is not None and not self._service.is_closing():
-            self._service.resume_reading()
-
-    # From the service.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._service = cast("asyncio.Transport", transport)
-        self._service.set_write_buffer_limits(high=HIGH_WATER)
-        for data in self._waiting:
-            self._service.write(data)
-        self._waiting.clear()
-        if self._client_done:
-            self._service.write_eof()
-        self._edge.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        self._touch()
-        watch = self._watch
-        watch.answered(data)
-        self._edge.write(data)
-        if self._relay.draining and not self.in_flight:
-            self._relay.answered()
-            self._close()
-
-    def eof_received(self) -> bool:
-        self._service_done = True
-        if self._client_done:
-            self._close()
-            return False
-        self._edge.write_eof()
-        # The client normally closes at once. One that does not has no use for the connection either.
-        self._linger = self._relay.loop.call_later(LINGER_SECONDS, self._edge.abort)
-        return True
-
-    def connection_lost(self, _exc: Optional[Exception]) -> None:
-        self._close()
-
-    def pause_writing(self) -> None:
-        self._edge.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._edge.resume_reading()
-
-    # Within.
-
-    def _touch(self) -> None:
-        self.last_byte = self._relay.last_byte = self._relay.loop.time()
-
-    def _close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        self._edge.close()
-        if self._service is not None:
-            self._service.close()
-
-    async def _connect(self, target: Target) -> None:
-        try:
-            sock = await connect(target, CONNECT_SECONDS)
-        except OSError as error:
-            self._relay.say(f"the service does not accept a connection: {error}")
-            self._connecting = None
-            self._close()
-            return
-        loop = self._relay.loop
-        if isinstance(target, str):
-            await loop.create_unix_connection(lambda: self, sock=sock)
-        else:
-            await loop.create_connection(lambda: self, sock=sock)
-        self._connecting = None
 
 
 def _listening_socket() -> socket.socket:

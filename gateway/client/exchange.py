@@ -1,7 +1,8 @@
 """One proxied request: to an endpoint that takes it, and its answer back, byte for byte, while the caller is there.
 
 A request that got no answer is sent again only before anything of an answer went to the caller, only if it may reach a
-service twice, and only while its body is at hand. One that may not goes over a connection that carried nothing yet.
+service twice, and only while its body is at hand. That a service closes between two requests is no matter here: the
+agent in the job connects to it again.
 """
 
 import asyncio
@@ -205,7 +206,7 @@ class Exchange:
         self._route = self._front.plane.choose(self._plan.routes, self._tried)
         # The caller may send more of the body before the connection is there, so the choice is made first.
         upstream = self._route.upstream
-        connection = upstream.take(unused=not self._plan.repeatable) if not self._kept else None
+        connection = upstream.take() if not self._kept else None
         if connection is not None:
             self._kept = connection.used
             self._send(connection)

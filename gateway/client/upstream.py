@@ -57,9 +57,9 @@ class Upstream:
 
     # Connections
 
-    def take(self, *, unused: bool = False) -> Connection | None:
-        """A connection that is open, the one used last; `unused`: only one that has carried nothing yet."""
-        found = self._idle.pop() if self._idle and not unused else self._fresh.pop() if self._fresh else None
+    def take(self) -> Connection | None:
+        """A connection that is open, the one used last."""
+        found = self._idle.pop() if self._idle else self._fresh.pop() if self._fresh else None
         if not self._idle:
             self._warm()
         return found

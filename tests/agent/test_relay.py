@@ -7,7 +7,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -178,10 +178,11 @@ async def test_a_service_that_has_sent_everything_still_hears_the_client(site: S
 
     await site.serve(speak_then_listen)
     client = await site.client()
+    await asyncio.to_thread(client.send, b"first and ")
     assert await asyncio.to_thread(client.read_all) == b"that is all"
     await asyncio.to_thread(client.send, b"late words")
     await asyncio.to_thread(client.end)
-    assert await asyncio.wait_for(heard, 10) == b"late words"
+    assert await asyncio.wait_for(heard, 10) == b"first and late words"
 
 
 async def test_a_client_that_does_not_read_stops_the_service_not_the_memory(site: Site) -> None:
@@ -256,6 +257,7 @@ async def test_connections_wait_their_turn_at_a_service_with_a_short_queue(site:
 async def test_a_service_that_is_gone_is_told_by_closing(site: Site) -> None:
     site.relay.target = str(site.folder / "nothing.sock")
     client = await site.client()
+    await asyncio.to_thread(client.send, b"GET / HTTP/1.1\r\n\r\n")
     assert await asyncio.to_thread(client.read) == b""
     assert any("does not accept" in line for line in site.said)
 
@@ -338,3 +340,76 @@ async def test_other_protocols_are_relayed_and_count_while_they_talk(site: Site)
     assert (site.relay.in_flight, site.relay.requests) == (1, 1)
     await asyncio.to_thread(client.end)
     assert await asyncio.to_thread(client.read) == b""
+
+
+ASK = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize("by_port", [False, True])
+async def test_a_service_that_closes_between_requests_is_connected_to_again(site: Site, by_port: bool) -> None:
+    asked = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readexactly(len(ASK))
+        asked += 1
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+
+    await site.serve(once)
+    server = None
+    if by_port:
+        server = await asyncio.start_server(once, "127.0.0.1", 0)
+        site.relay.target = server.sockets[0].getsockname()[1]
+    client = await site.client()
+    for number in range(1, 51):
+        await asyncio.to_thread(client.send, ASK)
+        assert await asyncio.to_thread(client.read) == OK
+        assert asked == number
+    if server is not None:
+        server.close()
+
+
+@pytest.mark.parametrize("by_port", [False, True])
+async def test_a_request_that_the_service_did_not_read_is_sent_again_and_one_that_it_read_is_not(
+    site: Site, by_port: bool
+) -> None:
+    turn = asyncio.Event()
+    connections = 0
+
+    async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers; waits until another request is there; closes, on its first connection without having read it."""
+        nonlocal connections
+        connections += 1
+        first = connections == 1
+        await reader.readexactly(len(ASK))
+        if first:
+            cast("asyncio.Transport", writer.transport).pause_reading()
+        writer.write(OK)
+        await writer.drain()
+        if first:
+            await turn.wait()
+        else:
+            await reader.readexactly(len(ASK))
+        writer.transport.abort() if first else writer.close()
+
+    await site.serve(twice)
+    server = None
+    if by_port:
+        server = await asyncio.start_server(twice, "127.0.0.1", 0)
+        site.relay.target = server.sockets[0].getsockname()[1]
+    client = await site.client()
+    await asyncio.to_thread(client.send, ASK)
+    assert await asyncio.to_thread(client.read) == OK
+    await asyncio.to_thread(client.send, ASK)
+    await until(lambda: site.relay.requests == 2)
+    turn.set()
+    assert await asyncio.to_thread(client.read) == OK
+    assert connections == 2
+    await asyncio.to_thread(client.send, ASK)
+    assert await asyncio.to_thread(client.read) == b""
+    assert connections == 2
+    if server is not None:
+        server.close()
