@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from gateway.core import doctor_job
-from gateway.core.ports import Clock, Files, Inspection, Net, Scheduler, SchedulerInfo, Shell
+from gateway.core.ports import Clock, Files, Inspection, Net, Scheduler, SchedulerInfo, Shell, Statistics
 from gateway.errors import Forbidden, NotFound, SchedulerUnavailable, SluiceError, Unavailable
 from gateway.model import doctor
 from gateway.model.doctor import Finding, NodePath, ok, problem, skipped, warning
@@ -121,6 +121,7 @@ class _Examination:
             "versions": self._versions,
             "identity": self._identity,
             "clock": self._clock,
+            "load": self._load,
             "configuration": self._configuration,
             "job age": self._job_age,
             "accounting": self._accounting,
@@ -249,6 +250,16 @@ class _Examination:
                 f"No clock could be read ({'; '.join(said) or 'see `login`'}); a wrong one may be the reason."
             )
         return doctor.clock(skews)
+
+    async def _load(self) -> Finding:
+        said = []
+        for source in await self._sources():
+            if isinstance(source, Statistics):
+                try:
+                    return doctor.load(await self._soon(source.load()), self._user)
+                except SluiceError as error:
+                    said.append(f"{source}: {error.message}")
+        raise _CannotTell(f"No way tells slurmctld's statistics ({'; '.join(said) or 'none is there'}).")
 
     async def _configuration(self) -> Finding:
         try:

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from gateway.model.announcement import Endpoint
-from gateway.model.doctor import Association
+from gateway.model.doctor import Association, Load
 from gateway.model.inventory import Inventory
 from gateway.model.job import JobScript, SeenJob
 
@@ -83,6 +83,13 @@ class Inspection(Protocol):
 
     async def now(self) -> datetime:
         """The clock there, in UTC; whole seconds are enough."""
+
+
+@runtime_checkable
+class Statistics(Protocol):
+    """An Inspection that also tells how busy slurmctld is. It may raise SchedulerUnavailable."""
+
+    async def load(self) -> Load: ...
 
 
 class Net(Protocol):

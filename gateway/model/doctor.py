@@ -18,6 +18,8 @@ LOOKS_KEPT: Final = 10  # so many looks at Slurm must fall into MinJobAge
 SKEW_OK: Final = 5.0
 SKEW_MOST: Final = 60.0  # tokens and certificates begin so long before they are made
 SYSTEM_UIDS: Final = 1000
+THREADS_MOST: Final = 128
+DBD_QUEUE_MOST: Final = 1000
 
 
 class Verdict(StrEnum):
@@ -48,6 +50,17 @@ class Association(BaseModel):
     partition: str = ""
     qos: tuple[str, ...] = ()
     default: bool = False
+
+
+class Load(BaseModel):
+    """How busy slurmctld is: threads at work, messages that wait for nodes and for slurmdbd, calls by Unix user."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int
+    agent_queue: int
+    dbd_queue: int
+    calls: Mapping[str, int] = {}
 
 
 def ok(check: str, seen: str) -> Finding:
@@ -130,6 +143,20 @@ def job_age(config: Config, poll_seconds: float) -> Finding:
         return ok("job age", seen)
     advice = f"Set MinJobAge={needed:g} or more in slurm.conf (300 is Slurm's default)."
     return (warning if _stored(config) else problem)("job age", seen, advice)
+
+
+def load(seen: Load, user: str) -> Finding:
+    """Whether slurmctld keeps up, and how much of its work is ours."""
+    every, ours = sum(seen.calls.values()), seen.calls.get(user, 0)
+    waiting = f"{seen.agent_queue} messages wait for nodes, {seen.dbd_queue} for slurmdbd"
+    words = f"slurmctld works on {seen.threads} calls; {waiting}."
+    if every:
+        words += f" Of {every} calls since its counters began, {ours} were {user}'s."
+    if seen.dbd_queue >= DBD_QUEUE_MOST:
+        return warning("load", words, "Accounting is behind: look at slurmdbd and its database.")
+    if seen.threads >= THREADS_MOST:
+        return warning("load", words, "`sdiag` says who asks so much; MAX_SERVER_THREADS is 256.")
+    return ok("load", words)
 
 
 def accounting(config: Config) -> Finding:

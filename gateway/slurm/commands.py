@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.model.doctor import Association
+from gateway.model.doctor import Association, Load
 from gateway.model.job import JobScript, SeenJob
 from gateway.slurm import rest_parse, states, times
 
@@ -334,3 +334,23 @@ def parse_clock(stdout: str) -> datetime:
         return datetime.fromtimestamp(float(stdout), UTC)
     except ValueError as error:
         raise Unreadable(f"date printed {stdout[:80]!r}") from error
+
+
+def sdiag() -> Command:
+    """How busy slurmctld is."""
+    return command("sdiag")
+
+
+def parse_sdiag(stdout: str) -> Load:
+    counts = dict(re.findall(r"^([A-Z][\w ]+):\s+(\d+)$", stdout, re.MULTILINE))
+    _, _, by_user = stdout.partition("statistics by user\n")
+    calls = re.findall(r"^\s+(\S+)\s+\(\s*\d+\)\s+count:(\d+)", by_user.partition("\n\n")[0], re.MULTILINE)
+    try:
+        return Load(
+            threads=int(counts["Server thread count"]),
+            agent_queue=int(counts["Agent queue size"]),
+            dbd_queue=int(counts["DBD Agent queue size"]),
+            calls={user: int(count) for user, count in calls},
+        )
+    except KeyError as error:
+        raise Unreadable(f"sdiag does not print {error}") from error

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.core.ports import Shell
 from gateway.errors import Forbidden, SchedulerUnavailable, Unavailable
-from gateway.model.doctor import Association
+from gateway.model.doctor import Association, Load
 from gateway.slurm import commands, times
 from gateway.slurm.commands import Command, Unreadable
 from gateway.slurm.problems import after_question, from_stderr
@@ -36,6 +36,9 @@ class CommandInspection:
 
     async def now(self) -> datetime:
         return await self._ask(commands.clock(), "tell the time", commands.parse_clock)
+
+    async def load(self) -> Load:
+        return await self._ask(commands.sdiag(), "tell how busy it is", commands.parse_sdiag)
 
     async def _ask(self, command: Command, what: str, parse: Callable[[str], T]) -> T:
         try:
@@ -86,14 +89,26 @@ class RestInspection:
         ]
 
     async def now(self) -> datetime:
-        try:
-            answer = await self._client.get("slurm", "/diag/", user=self._viewer)
-        except Refused as refused:
-            raise after_question(refused.problem, "tell the time") from refused
-        at = times.number((answer.get("statistics") or {}).get("req_time"))
+        at = times.number((await self._statistics()).get("req_time"))
         if not at:
             raise SchedulerUnavailable("slurmctld's statistics do not tell the time")
         return datetime.fromtimestamp(at, UTC)
+
+    async def load(self) -> Load:
+        told = await self._statistics()
+        return Load(
+            threads=times.number(told.get("server_thread_count")) or 0,
+            agent_queue=times.number(told.get("agent_queue_size")) or 0,
+            dbd_queue=times.number(told.get("dbd_agent_queue_size")) or 0,
+            calls={row["user"]: times.number(row.get("count")) or 0 for row in told.get("rpcs_by_user") or ()},
+        )
+
+    async def _statistics(self) -> Mapping[str, Any]:
+        try:
+            answer = await self._client.get("slurm", "/diag/", user=self._viewer)
+        except Refused as refused:
+            raise after_question(refused.problem, "tell its statistics") from refused
+        return answer.get("statistics") or {}
 
 
 def _text(value: Any) -> str:

@@ -67,6 +67,7 @@ def test_a_good_configuration_with_commands_over_ssh(doctor: Doctor) -> None:
     code, found = doctor(backend='"cli"')
     assert (code, problems(found)) == (0, set()), found
     assert found["versions"]["seen"].endswith("asked by cli.")
+    assert "were alice's" in found["load"]["seen"]
 
 
 def test_a_wrong_key_for_tokens(doctor: Doctor, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import SchedulerUnavailable
-from gateway.model.doctor import Association
-from gateway.slurm.commands import Unreadable, parse_associations, parse_clock
+from gateway.model import doctor
+from gateway.model.doctor import Association, Load
+from gateway.slurm.commands import Unreadable, parse_associations, parse_clock, parse_sdiag
 from gateway.slurm.inspect import CommandInspection, RestInspection
 from gateway.slurm.rest_http import RestClient
 from gateway.slurm.tokens import Tokens
@@ -75,3 +76,28 @@ async def test_an_older_slurmrestd_does_not_tell_its_configuration(
     player.answers["GET", "/conf/"] = reply("Unable to find requested URL", 404)
     with pytest.raises(SchedulerUnavailable, match="/conf/"):
         await inspection.configuration()
+
+
+def test_how_busy_slurmctld_is_as_sdiag_prints_it(read_recorded: Callable[[str], str]) -> None:
+    said = read_recorded("sdiag.txt")
+    load = parse_sdiag(said)
+    assert (load.threads, load.agent_queue, load.dbd_queue) == (1, 0, 0)
+    assert set(load.calls) == {"alice", "root", "bob", "slurm"}
+    assert load.calls["alice"] > 100
+    assert parse_sdiag(said.replace("DBD Agent queue size: 0", "DBD Agent queue size: 4711")).dbd_queue == 4711
+    with pytest.raises(Unreadable):
+        parse_sdiag("sdiag: error")
+
+
+@pytest.mark.parametrize(
+    ("load", "verdict", "words"),
+    [
+        (Load(threads=1, agent_queue=0, dbd_queue=0, calls={"alice": 30, "bob": 70}), "ok", "Of 100 calls"),
+        (Load(threads=1, agent_queue=0, dbd_queue=5000), "warning", "5000 for slurmdbd"),
+        (Load(threads=256, agent_queue=0, dbd_queue=0), "warning", "works on 256 calls"),
+    ],
+)
+def test_what_the_doctor_makes_of_it(load: Load, verdict: str, words: str) -> None:
+    finding = doctor.load(load, "alice")
+    assert (finding.verdict, words in finding.seen) == (verdict, True)
+    assert bool(finding.advice) == (verdict != "ok")
