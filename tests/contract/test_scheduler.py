@@ -212,12 +212,12 @@ async def test_the_default_partition_is_told(case: Any) -> None:
     assert [partition.name for partition in inventory.partitions if partition.default] == ["cpu"]
 
 
-async def test_waiting_jobs_stand_in_line(case: Any) -> None:
+async def test_waiting_jobs_stand_in_line(case: Any, until: Any) -> None:
     first = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
     await case.until(first, lambda job: job.state is JobState.RUNNING)
     waiting = [await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True)) for _ in range(2)]
-    fresh = case.another()  # where jobs stand is asked every 15 s only
-    seen = await fresh.look(waiting)
+    fresh = case.another()  # where jobs stand is asked every 30 s only, and a look does not wait for the answer
+    seen = await until(lambda: fresh.look(waiting), lambda seen: seen[waiting[0]].position is not None)
     assert [seen[job_id].position for job_id in waiting] == [1, 2]
     if fresh is not case.scheduler:
         await fresh.close()
