@@ -23,9 +23,13 @@ def serve(service: str, host: str | None, port: int | None, grace: int) -> None:
     SIGTERM ends it well: no new requests, streams told, acts under way finished and recorded. A second one does not
     wait.
     """
+    import sys
+
     import uvloop
 
     from gateway.cli.services import run
     from gateway.settings import load
 
+    # The database is read in threads; the default of 5 ms makes each of their steps wait so long while many ask.
+    sys.setswitchinterval(0.001)
     uvloop.run(run(load(), service, host=host, port=port, grace=grace))

@@ -27,14 +27,11 @@ def configure(form: str = "json", level: str = "info") -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     )
+    # Our own lines go out at once; what libraries log passes through the standard library and looks the same.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *last],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -50,6 +47,14 @@ def configure(form: str = "json", level: str = "info") -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith(_TOLD_BY_US))
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes lines to standard error; it knows its name, as the standard library's loggers do."""
+
+    def __init__(self, name: str = "", *_: Any) -> None:
+        super().__init__(sys.stderr)
+        self.name = name
 
 
 def _drop_colours(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
