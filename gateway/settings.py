@@ -72,6 +72,9 @@ class ClusterSettings(Section):
         description="Folder of session directories; a relative path starts at the user's home.",
     )
     unix_user: str | None = Field(None, description="Unix user that jobs run as; unset: who runs the gateway.")
+    operator_user: str | None = Field(
+        None, description="Unix user with Slurm's AdminLevel Operator, as whom `sluice user` keeps associations."
+    )
     default_partition: str | None = Field(None, description="Partition where a recipe names none.")
     account: str | None = Field(None, description="Slurm account of the jobs; unset: the user's default.")
     qos: str | None = Field(None, description="QOS of the jobs; unset: the default.")

@@ -28,6 +28,10 @@ class Product:
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=within
         )
 
+    def as_(self, token: str) -> "Product":
+        """The same in the hands of who holds this token."""
+        return Product(self.cluster, self.url, {**self.environment, "SLUICE_TOKEN": token}, self.log)
+
     def json(self, *words: str) -> Any:
         """The answer of a command that must succeed."""
         done = self.sluice(*words, "--json")

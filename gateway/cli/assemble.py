@@ -68,4 +68,5 @@ def _cluster(settings: Settings, name: str) -> Cluster:
         build_shell=backend.build_shell,
         cost=cost,
         shell=backend.shell,
+        accounts=backend.accounts,
     )

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from gateway.cli import answers, output
+from gateway.errors import Conflict, Forbidden
 
 if TYPE_CHECKING:
+    from gateway.model.boarding import BoardView
     from gateway.model.user import UserState, UserView
 
 STATES = ("pending", "active", "disabled", "removed")
@@ -86,6 +88,87 @@ def set_(
         said = {key: value for key, value in values.items() if value is not None}
         view = sluice.users.change(name, UserRequest.model_validate(said))
     _say(view, as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@click.option("--project", required=True, metavar="NAME", help="Project that they join.")
+@click.option("--role", type=click.Choice(("viewer", "member", "manager")), default="member", show_default=True)
+@click.option("--unix", multiple=True, metavar="CLUSTER=USER", help="Unix user there; unset: called as they are.")
+@click.option("--identity", metavar="ISSUER#SUBJECT", help="By which they will sign in.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@output.json_option
+def add(
+    *,
+    name: str,
+    project: str,
+    role: str,
+    unix: tuple[str, ...],
+    identity: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take somebody on: user, place in a project, Slurm association, directory. Again at will: what is there stays.
+
+    \b
+    sluice user add alice --project physics
+    sluice user add alice --project physics --identity https://idp.example.org#248289761001
+    """
+    from gateway.cli.client import connect
+    from gateway.model.boarding import BoardRequest
+
+    issuer, mark, subject = (identity or "").rpartition("#")
+    if identity is not None and not (mark and issuer and subject):
+        raise click.BadParameter("write ISSUER#SUBJECT", param_hint="--identity")
+    known = {"issuer": issuer, "subject": subject} if identity is not None else None
+    asked = {"project": project, "role": role, "unix": answers.labels(unix), "identity": known, "dry_run": dry_run}
+    with connect() as sluice:
+        _steps(sluice.users.take_on(name, BoardRequest.model_validate(asked)), as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@click.option("--project", required=True, metavar="NAME", help="Project that owns it.")
+@click.option("--unix", multiple=True, metavar="CLUSTER=USER", help="Unix user there, by an operator.")
+@output.json_option
+def service(*, name: str, project: str, unix: tuple[str, ...], as_json: bool) -> None:
+    """Make a service account of a project. Its managers do, and make tokens for it: sluice token create --for NAME."""
+    from gateway.cli.client import connect
+    from gateway.model.user import NewUser
+
+    accounts = [{"cluster": cluster, "name": word} for cluster, word in answers.labels(unix).items()]
+    asked = {"name": name, "kind": "service", "project": project, **({"unix": accounts} if accounts else {})}
+    with connect() as sluice:
+        view = sluice.users.create(NewUser.model_validate(asked))
+    _say(view, as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--no-archive", is_flag=True, help="Leave their session directories as they are.")
+@output.json_option
+def remove(*, name: str, dry_run: bool, no_archive: bool, as_json: bool) -> None:
+    """See somebody off: revoke, stop, take the associations, pack the directories. What they used stays on record.
+
+    Exit code 7 while something is still ending: run it again.
+    """
+    from gateway.cli.client import connect
+    from gateway.model.boarding import LeaveRequest
+
+    with connect() as sluice:
+        _steps(sluice.users.see_off(name, LeaveRequest(dry_run=dry_run, archive=not no_archive)), as_json=as_json)
+
+
+def _steps(view: "BoardView", *, as_json: bool) -> None:
+    if as_json:
+        output.emit(view)
+    else:
+        output.table(("step", "", "why"), [(step.what, step.outcome, step.message) for step in view.steps])
+    if failed := [step for step in view.steps if step.outcome == "failed"]:
+        raise Forbidden(f"{failed[0].what}: {failed[0].message}")
+    if any(step.outcome == "later" for step in view.steps):
+        raise Conflict(f"{view.user} is not gone yet", hint=f"Run it again: sluice user remove {view.user}")
 
 
 def _rights(view: "UserView") -> str:

@@ -243,6 +243,7 @@ build_host = "{net.address(1)}"
 build_port = {BUILD_PORT}
 image_dir = "/home/images"
 unix_user = "alice"
+operator_user = "oper"
 default_partition = "cpu"
 account = "research"
 """

@@ -9,7 +9,7 @@ from functools import partial
 from gateway.core.bell import Bell
 from gateway.core.cost import Cost
 from gateway.core.feed import Feed
-from gateway.core.ports import Agents, Clock, Files, Scheduler, Shell
+from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell
 from gateway.core.recipes import Catalogue
 from gateway.errors import ClusterNotFound
 from gateway.settings import ClusterSettings, Settings
@@ -21,7 +21,7 @@ class Cluster:
     """One Slurm installation with its ways in.
 
     `build_shell` runs image builds, `shell` commands on the login node; None where nothing can be run. `cost` counts
-    what its Slurm is asked.
+    what its Slurm is asked. `accounts` keeps who may run under which account; None where no operator is named.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Cluster:
     build_shell: Shell | None = None
     cost: Cost = field(default_factory=Cost)
     shell: Shell | None = None
+    accounts: Accounts | None = None
 
     async def close(self) -> None:
         """Let go of every connection."""

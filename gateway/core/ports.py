@@ -92,6 +92,19 @@ class Statistics(Protocol):
     async def load(self) -> Load: ...
 
 
+class Accounts(Protocol):
+    """Slurm's accounting of one cluster, kept as an operator of Slurm. Any call may raise SchedulerUnavailable."""
+
+    async def held(self, user: str) -> Sequence[Association]:
+        """The user's associations on this cluster."""
+
+    async def add(self, user: str, account: str, qos: Sequence[str]) -> None:
+        """Let the user run under the account. No error if they may already; Forbidden if Slurm refuses."""
+
+    async def remove(self, user: str, accounts: Collection[str]) -> None:
+        """Take these away. No error if there is nothing to take; Conflict while they have jobs under one."""
+
+
 class Net(Protocol):
     """The network as this process sees it."""
 

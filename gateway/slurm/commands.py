@@ -306,6 +306,24 @@ def parse_pending(stdout: str) -> dict[int, Place]:
     return places
 
 
+def add_association(user: str, account: str, cluster: str, qos: Sequence[str]) -> Command:
+    """Let a user run under an account; one who is new to accounting gets it as the default."""
+    more = (f"qos={','.join(qos)}",) if qos else ()
+    return command("sacctmgr", "--immediate", "add", "user", user, f"account={account}", f"cluster={cluster}", *more)
+
+
+def remove_associations(user: str, accounts: Sequence[str], cluster: str) -> Command:
+    """Those with these accounts; all of them on the cluster if none is named."""
+    where = f"name={user}", f"cluster={cluster}", *((f"account={','.join(accounts)}",) if accounts else ())
+    return command("sacctmgr", "--immediate", "remove", "user", "where", *where)
+
+
+def default_account(user: str, account: str, cluster: str) -> Command:
+    """Slurm takes nobody out of the default account, so it must be another first."""
+    where = f"name={user}", f"cluster={cluster}"
+    return command("sacctmgr", "--immediate", "modify", "user", "where", *where, "set", f"defaultaccount={account}")
+
+
 def associations(user: str) -> Command:
     """What accounting lets the user run with, on all clusters of the database."""
     form = "format=Cluster,Account,Partition,QOS"

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 
 from gateway.core.cost import Cost
-from gateway.core.ports import Files, Inspection, Scheduler, Shell
+from gateway.core.ports import Accounts, Files, Inspection, Scheduler, Shell
 from gateway.errors import SettingsInvalid
 from gateway.settings import ClusterSettings
+from gateway.slurm.accounts import CommandAccounts
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.counted import CountedShell
 from gateway.slurm.inspect import CommandInspection, RestInspection
@@ -39,6 +40,7 @@ class Backend:
     shell: Shell
     build_shell: Shell
     inspections: tuple[Inspection, ...] = ()
+    accounts: Accounts | None = None
 
     async def close(self) -> None:
         for part in (self.scheduler, self.files, self.shell, self.build_shell):
@@ -88,6 +90,7 @@ def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) ->
         shell=shell,
         build_shell=build_shell,
         inspections=tuple(inspections),
+        accounts=CommandAccounts(shell, operator=cluster.operator_user) if cluster.operator_user else None,
     )
 
 

@@ -61,6 +61,7 @@ class SessionQuery(BaseModel):
     project: str | None = None
     cluster: str | None = None
     name: str | None = None
+    owner: str | None = None
     ended: bool | None = None
     labels: Mapping[str, str] = {}
     cursor: str | None = None
@@ -147,7 +148,7 @@ def listing(caller: Principal, query: SessionQuery) -> Select[Any]:
 def _page_of(way: ColumnElement[bool], query: SessionQuery) -> Select[Any]:
     wanted = select(sessions.c.id, sessions.c.version).where(way)
     order: ColumnElement[str] = sessions.c.id
-    for name in ("recipe", "project", "cluster", "name"):
+    for name in ("recipe", "project", "cluster", "name", "owner"):
         if (value := getattr(query, name)) is not None:
             wanted = wanted.where(sessions.c[name] == value)
     if query.phase is not None:

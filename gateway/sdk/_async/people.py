@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gateway.model.api import Page
+from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest
 from gateway.model.principal import Role
 from gateway.model.project import MemberRequest, NewProject, ProjectRequest, ProjectState, ProjectView
 from gateway.model.token import NewTokenView, TokenRequest, TokenView
@@ -87,6 +88,16 @@ class AsyncUsers:
     async def change(self, name: str, request: UserRequest) -> UserView:
         call = wire.write("PATCH", f"/users/{wire.quoted(name)}", request)
         return wire.read(UserView, await self._transport.send(call))
+
+    async def take_on(self, name: str, request: BoardRequest) -> BoardView:
+        """User, place in a project, association and directory; again at will."""
+        call = wire.write("POST", f"/users/{wire.quoted(name)}/onboarding", request)
+        return wire.read(BoardView, await self._transport.send(call))
+
+    async def see_off(self, name: str, request: LeaveRequest) -> BoardView:
+        """Doors closed, sessions stopped, associations taken, directories packed; again, until it is complete."""
+        call = wire.write("POST", f"/users/{wire.quoted(name)}/offboarding", request)
+        return wire.read(BoardView, await self._transport.send(call))
 
     async def remove(self, name: str) -> UserView:
         return wire.read(UserView, await self._transport.send(wire.write("DELETE", f"/users/{wire.quoted(name)}")))

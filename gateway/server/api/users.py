@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from gateway.core import users
+from gateway.core import boarding, users
 from gateway.model.api import Page
+from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest
 from gateway.model.user import NewUser, UserRequest, UserState, UserView
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
@@ -41,6 +42,18 @@ async def get(gateway: Gw, caller: Caller, name: str) -> UserView:
 async def change(gateway: Gw, caller: Caller, name: str, request: UserRequest) -> UserView:
     """Let in, keep out, say as whom they run. When this is answered every replica goes by it."""
     return await users.change(gateway, caller, name, request)
+
+
+@router.post("/{name}/onboarding", operation_id="takeOn", summary="Take somebody on", responses=problems(404, 409, 503))
+async def take_on(gateway: Gw, caller: Caller, name: str, request: BoardRequest) -> BoardView:
+    """User, place in a project, Slurm association and directory. What is there already stays: do it again at will."""
+    return await boarding.take_on(gateway, caller, name, request)
+
+
+@router.post("/{name}/offboarding", operation_id="seeOff", summary="See somebody off", responses=problems(404, 503))
+async def see_off(gateway: Gw, caller: Caller, name: str, request: LeaveRequest) -> BoardView:
+    """Tokens revoked, sessions stopped, associations taken, directories packed. Again, until it is `complete`."""
+    return await boarding.see_off(gateway, caller, name, request)
 
 
 @router.delete("/{name}", operation_id="removeUser", summary="Remove a user", responses=problems(404, 409))

@@ -1,0 +1,192 @@
+"""Onboarding and offboarding, here and on the clusters. Every step looks first and may be done again at any time.
+
+Seen off: first the doors are closed (tokens, browsers, places in projects), then what runs is stopped, then Slurm's
+associations go and the directories are packed. What was used stays in the ledger: rows of sessions are never removed.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from gateway.core import projects, sessions, unix, users
+from gateway.core.context import Cluster, Gateway
+from gateway.errors import Conflict, Forbidden, SluiceError, UserNotFound
+from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest, Step
+from gateway.model.principal import Principal, Scope
+from gateway.model.project import ProjectView
+from gateway.model.user import NewUser, UnixAccount, UserRequest, UserView
+from gateway.store.sessions import SessionQuery
+
+_TIMEOUT = 120.0
+_MOST = 500
+Act = Callable[[], Awaitable[object]]
+
+
+@dataclass
+class _Work:
+    """The steps so far; what fails is told and does not keep the others from being done."""
+
+    dry: bool
+    steps: list[Step] = field(default_factory=list)
+
+    async def step(self, what: str, act: Act | None) -> None:
+        """`act` is None where nothing is to do."""
+        if act is None:
+            self.steps.append(Step(what=what, outcome="already"))
+        elif self.dry:
+            self.steps.append(Step(what=what, outcome="would"))
+        else:
+            try:
+                await act()
+                self.steps.append(Step(what=what, outcome="done"))
+            except Conflict as error:
+                self.steps.append(Step(what=what, outcome="later", message=error.message))
+            except SluiceError as error:
+                self.steps.append(Step(what=what, outcome="failed", message=error.message))
+
+    def view(self, user: str) -> BoardView:
+        complete = all(step.outcome in {"done", "already"} for step in self.steps)
+        return BoardView(user=user, complete=complete, steps=tuple(self.steps))
+
+
+async def take_on(gateway: Gateway, caller: Principal, name: str, request: BoardRequest) -> BoardView:
+    """A user with a place in a project, an association under its account, and a directory for their sessions."""
+    _operator(caller)
+    project = await projects.get(gateway, caller, request.project)
+    before = await _find(gateway, caller, name)
+    if before is not None and before.state == "removed":
+        raise Conflict(f"{name} was removed", hint="Names are never given twice: choose another.")
+    accounts = _accounts(gateway, before, project, name, request)
+    for account in accounts:
+        uid = await unix.look_up(gateway.cluster(account.cluster), account.name)
+        unix.check(gateway, account.name, uid)
+    work = _Work(request.dry_run)
+    known = {(account.cluster, account.name) for account in before.unix} if before is not None else set()
+    new = NewUser(name=name, unix=accounts, identity=request.identity)
+    await work.step(f"user {name}", None if before is not None else lambda: users.create(gateway, caller, new))
+    if before is not None:
+        same = known >= {(account.cluster, account.name) for account in accounts}
+        change = UserRequest(unix=accounts)
+        await work.step("Unix users", None if same else lambda: users.change(gateway, caller, name, change))
+    here = any(member.user == name and member.role is request.role for member in project.members)
+    role = request.role
+    await work.step(
+        f"{role} of project {project.name}",
+        None if here else lambda: projects.set_member(gateway, caller, project.name, name, role),
+    )
+    for share in project.shares:
+        account = next(each for each in accounts if each.cluster == share.cluster)
+        await _associate(work, gateway.cluster(share.cluster), account.name, share.account, share.qos)
+    return work.view(name)
+
+
+async def see_off(gateway: Gateway, caller: Principal, name: str, request: LeaveRequest) -> BoardView:
+    """Nobody comes in by this name again, nothing runs under it, and its directories are packed away."""
+    _operator(caller)
+    view = await users.get(gateway, caller, name)
+    work = _Work(request.dry_run)
+    shares = [(project, share) for project in await projects.list_projects(gateway, caller) for share in project.shares]
+    gone = view.state == "removed"
+    await work.step("tokens, sign-ins, places", None if gone else lambda: users.remove(gateway, caller, name))
+    query = SessionQuery(ended=False, owner=name, limit=_MOST)
+    live, _ = await sessions.list_sessions(gateway, caller, query)
+    for session in live:
+        asked = session.stop_requested_at is not None
+        await work.step(f"stop {session.name}", None if asked else partial(sessions.stop, gateway, caller, session.id))
+    if live and not request.dry_run:
+        work.steps.append(Step(what="sessions end", outcome="later", message=f"{len(live)} are still ending"))
+    for account in view.unix:
+        cluster = gateway.cluster(account.cluster)
+        mine = {share.account for _, share in shares if share.cluster == account.cluster}
+        await _dissociate(work, cluster, account.name, mine)
+        if request.archive and not live:
+            await _archive(work, cluster, account.name)
+    return work.view(name)
+
+
+async def _associate(work: _Work, cluster: Cluster, user: str, account: str, qos: tuple[str, ...]) -> None:
+    what = f"association of {user} with {account} on {cluster.name}"
+    keeper = cluster.accounts
+    if keeper is None:
+        await work.step(what, _nobody(cluster))
+    else:
+        held = {each.account for each in await keeper.held(user)}
+        await work.step(what, None if account in held else lambda: keeper.add(user, account, qos))
+    root = cluster.settings.session_root
+    if not root.startswith("/"):
+        there = await _run(cluster, user, ["test", "-d", root])
+        await work.step(
+            f"directory ~{user}/{root} on {cluster.name}",
+            None if there else lambda: _must(cluster, user, ["mkdir", "-p", "-m", "0700", "--", root]),
+        )
+
+
+async def _dissociate(work: _Work, cluster: Cluster, user: str, accounts: set[str]) -> None:
+    keeper = cluster.accounts
+    if keeper is None:
+        await work.step(f"associations of {user} on {cluster.name}", _nobody(cluster))
+        return
+    held = sorted({each.account for each in await keeper.held(user)} & accounts)
+    what = f"associations of {user} with {', '.join(held)} on {cluster.name}" if held else f"associations of {user}"
+    await work.step(what, partial(keeper.remove, user, held) if held else None)
+
+
+async def _archive(work: _Work, cluster: Cluster, user: str) -> None:
+    """Their own files, packed as themselves, in their own home: nothing is lost, and nothing changes hands."""
+    root = cluster.settings.session_root
+    if root.startswith("/"):
+        return
+    there = await _run(cluster, user, ["test", "-d", root])
+    packed = f"{root}.tar.gz"
+
+    async def act() -> None:
+        await _must(cluster, user, ["tar", "-czf", f"{packed}.part", "--", root])
+        await _must(cluster, user, ["mv", "--", f"{packed}.part", packed])
+        await _must(cluster, user, ["rm", "-rf", "--", root])
+
+    await work.step(f"pack ~{user}/{root} on {cluster.name}", act if there else None)
+
+
+async def _run(cluster: Cluster, user: str, argv: list[str]) -> bool:
+    if cluster.shell is None:
+        return False
+    return (await cluster.shell.run(argv, user=user, timeout=_TIMEOUT)).returncode == 0
+
+
+async def _must(cluster: Cluster, user: str, argv: list[str]) -> None:
+    if cluster.shell is None:
+        raise Forbidden(f"no commands can be run on cluster {cluster.name}")
+    done = await cluster.shell.run(argv, user=user, timeout=_TIMEOUT)
+    if done.returncode != 0:
+        raise Forbidden(f"`{' '.join(argv)}` as {user} on {cluster.name}: {done.stderr.strip()}")
+
+
+def _nobody(cluster: Cluster) -> Act:
+    async def act() -> None:
+        raise Forbidden(f"no operator of Slurm is named: clusters.{cluster.name}.operator_user")
+
+    return act
+
+
+async def _find(gateway: Gateway, caller: Principal, name: str) -> UserView | None:
+    try:
+        return await users.get(gateway, caller, name)
+    except UserNotFound:
+        return None
+
+
+def _accounts(
+    gateway: Gateway, before: UserView | None, project: ProjectView, name: str, request: BoardRequest
+) -> tuple[UnixAccount, ...]:
+    """Their Unix user on every cluster: as asked, else as it was, else called as they are."""
+    found = {account.cluster: account.name for account in before.unix} if before is not None else {}
+    for share in project.shares:
+        found.setdefault(share.cluster, name)
+    found |= request.unix
+    return tuple(UnixAccount(cluster=gateway.cluster(cluster).name, name=word) for cluster, word in found.items())
+
+
+def _operator(caller: Principal) -> None:
+    caller.require(Scope.ADMIN)
+    if not caller.everywhere:
+        raise Forbidden("only operators take people on and see them off")
