@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Product:
 
     def as_(self, token: str) -> "Product":
         """The same in the hands of who holds this token."""
-        return Product(self.cluster, self.url, {**self.environment, "SLUICE_TOKEN": token}, self.log)
+        return replace(self, environment={**self.environment, "SLUICE_TOKEN": token})
 
     def json(self, *words: str) -> Any:
         """The answer of a command that must succeed."""

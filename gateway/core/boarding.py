@@ -15,6 +15,7 @@ from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest, Step
 from gateway.model.principal import Principal, Scope
 from gateway.model.project import ProjectView
 from gateway.model.user import NewUser, UnixAccount, UserRequest, UserView
+from gateway.store import sessions as store
 from gateway.store.sessions import SessionQuery
 
 _TIMEOUT = 120.0
@@ -89,7 +90,7 @@ async def see_off(gateway: Gateway, caller: Principal, name: str, request: Leave
     gone = view.state == "removed"
     await work.step("tokens, sign-ins, places", None if gone else lambda: users.remove(gateway, caller, name))
     query = SessionQuery(ended=False, owner=name, limit=_MOST)
-    live, _ = await sessions.list_sessions(gateway, caller, query)
+    live, _ = await gateway.db.read(store.find, caller, query)
     for session in live:
         asked = session.stop_requested_at is not None
         await work.step(f"stop {session.name}", None if asked else partial(sessions.stop, gateway, caller, session.id))
