@@ -108,7 +108,13 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(folder: Path, *, identity: Mapping[str, Any] | None = None, **reconcile: float) -> AsyncIterator[Site]:
+async def a_site(
+    folder: Path,
+    *,
+    identity: Mapping[str, Any] | None = None,
+    proxy: Mapping[str, Any] | None = None,
+    **reconcile: float,
+) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
     recipes, home, state = folder / "recipes", folder / "home", folder / "state"
     for path in (recipes, home):
@@ -120,7 +126,7 @@ async def a_site(folder: Path, *, identity: Mapping[str, Any] | None = None, **r
         "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
         "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
-    settings = Settings.model_validate({**values, "identity": identity or {}})
+    settings = Settings.model_validate({**values, "identity": identity or {}, "proxy": proxy or {}})
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
     cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost)
     database = Database(settings.database)

@@ -27,7 +27,7 @@ def plane_of(gateway: Gateway) -> Plane:
     settings = gateway.settings
     pki = Pki(settings.state_dir)
     routes = Routes(gateway, AgentPath(lambda: pki.client().file))
-    services = (OpenAi(), SessionProxy(settings.proxy.session_domain))
+    services = (SessionProxy(settings.proxy.session_domain), OpenAi())  # a session of its own origin has any path
     return Plane(routes, Limits(settings.proxy), services)
 
 

@@ -1,12 +1,17 @@
 """The tokens that an answer used, read from its last bytes: model servers say it at the end."""
 
-import json
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 #: Enough for the last events of a stream, and for the end of an answer whose `usage` comes last.
 _KEPT = 4096
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,18 @@ class Usage:
 
     prompt: int
     completion: int
+
+
+class _Told(msgspec.Struct):
+    """As completions say it, or as responses do."""
+
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Told)
 
 
 class Tail:
@@ -31,14 +48,14 @@ class Tail:
 
     def usage(self) -> Usage | None:
         """None if the server did not say it where it is looked for."""
-        found = _USAGE.findall(self._last)
-        if not found:
+        at = self._last.rfind(b'"usage"')
+        found = _USAGE.match(self._last, at) if at >= 0 else None
+        if found is None:
             return None
         try:
-            told = json.loads(found[-1])
-        except ValueError:
+            told = _DECODER.decode(found[1])
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        prompt = told.get("prompt_tokens", told.get("input_tokens"))
-        completion = told.get("completion_tokens", told.get("output_tokens", 0))
-        good = isinstance(prompt, int) and isinstance(completion, int) and prompt >= 0 and completion >= 0
-        return Usage(prompt, completion) if good else None
+        prompt = told.prompt_tokens if told.prompt_tokens is not None else told.input_tokens
+        completion = told.completion_tokens if told.completion_tokens is not None else told.output_tokens
+        return Usage(prompt or 0, completion or 0)

@@ -28,6 +28,7 @@ class Plane:
     http: httpx.AsyncClient
     folder: Path
     data: DataPlane
+    web: Web
     nodes: dict[Endpoint, AsyncExitStack] = field(default_factory=dict)
 
     async def node(self, service: Handler) -> Endpoint:
@@ -46,15 +47,16 @@ class Plane:
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+async def plane(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
+    """A data plane; a test that parametrizes it indirectly gives its `proxy` settings."""
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(tmp_path))
+        site = await stack.enter_async_context(a_site(tmp_path, proxy=getattr(request, "param", None)))
         await stack.enter_async_context(reconciling(site))
         data = plane_of(site.gateway)
         web = Web([part(data)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
-        made = Plane(site, url, http, tmp_path, data)
+        made = Plane(site, url, http, tmp_path, data, web)
         yield made
         for endpoint in list(made.nodes):
             await made.drop(endpoint)
