@@ -11,14 +11,24 @@ class Relay:
         self.hush_after = self.cut_after = 1 << 60
         self.lines: list[asyncio.StreamWriter] = []
         self.server: asyncio.Server | None = None
+        self.serving: set[asyncio.Task[None]] = set()
         self.here = 0
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
         self.here = self.server.sockets[0].getsockname()[1]
 
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self.serve(reader, writer))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            writer.close()
+            return
         self.lines += [writer, there_writer]
         sent = 0
 
@@ -54,6 +64,8 @@ class Relay:
         self.lines.clear()
 
     async def stop(self) -> None:
-        self.cut()
         if self.server is not None:
             self.server.close()
+        while self.serving:  # each ends when its line is cut, and closes both ends
+            self.cut()
+            await asyncio.wait(set(self.serving), timeout=0.1)
