@@ -81,7 +81,7 @@ def drawn(chance: random.Random) -> Plan:
 class Clients:
     """Many clients of the same servers. `allowed` is how many sessions may have been asked for by now."""
 
-    def __init__(self, urls: Sequence[str], token: str, chance: random.Random, *, live_at_most: int = 60) -> None:
+    def __init__(self, urls: Sequence[str], token: str, chance: random.Random, *, live_at_most: int = 120) -> None:
         self.told: list[Told] = []
         self.allowed = 0
         self._urls = list(urls)

@@ -57,7 +57,7 @@ class ServerPaused(Fault):
 
     name = "server-paused"
     title = "Server paused (SIGSTOP) and continued"
-    full = Size(times=3, sessions=45, hold=(35, 50))
+    full = Size(times=3, sessions=36, hold=(35, 50))
     fast = Size(times=1, sessions=10, hold=(5, 8))
 
     async def inject(self, stage: Stage, chance: Random) -> None:
@@ -102,7 +102,7 @@ class ControllerRestarted(Daemon):
     name = "slurmctld-restarted"
     title = "slurmctld restarted"
     daemon, how = "slurmctld", "restart"
-    full = Size(times=8, sessions=60, hold=(0.1, 3))
+    full = Size(times=6, sessions=48, hold=(0.1, 3))
     fast = Size(times=2, sessions=15, hold=(0.1, 1))
 
 
@@ -118,7 +118,7 @@ class ControllerFrozen(Daemon):
     name = "slurmctld-frozen"
     title = "slurmctld frozen in the middle of submits, over slurmrestd"
     daemon, how = "slurmctld", "freeze"
-    full = Size(times=6, sessions=72, hold=(5, 40))
+    full = Size(times=5, sessions=50, hold=(5, 40))
     fast = Size(times=1, sessions=8, hold=(11, 13))
 
 
@@ -132,7 +132,7 @@ class RestKilled(Daemon):
     name = "slurmrestd-killed"
     title = "`kill -9` of slurmrestd"
     daemon, how = "slurmrestd", "kill"
-    full = Size(times=10, sessions=60, hold=(0.1, 5))
+    full = Size(times=8, sessions=48, hold=(0.1, 5))
     fast = Size(times=2, sessions=12, hold=(0.1, 2))
 
 
@@ -140,7 +140,7 @@ class RestFrozen(Daemon):
     name = "slurmrestd-frozen"
     title = "slurmrestd frozen in the middle of submits"
     daemon, how = "slurmrestd", "freeze"
-    full = Size(times=4, sessions=48, hold=(5, 40))
+    full = Size(times=4, sessions=40, hold=(5, 40))
     fast = Size(times=1, sessions=12, hold=(5, 8))
 
 
@@ -148,7 +148,7 @@ class AccountingDown(Daemon):
     name = "slurmdbd-down"
     title = "slurmdbd down"
     daemon, how = "slurmdbd", "stop"
-    full = Size(times=2, sessions=50, hold=(30, 60))
+    full = Size(times=2, sessions=40, hold=(30, 60))
     fast = Size(times=1, sessions=12, hold=(10, 12))
 
 
@@ -156,7 +156,7 @@ class MariaDown(Daemon):
     name = "mariadb-down"
     title = "MariaDB down"
     daemon, how = "mariadb", "stop"
-    full = Size(times=2, sessions=50, hold=(30, 60))
+    full = Size(times=2, sessions=40, hold=(30, 60))
     fast = Size(times=1, sessions=12, hold=(10, 12))
 
 
@@ -195,7 +195,7 @@ class DatabaseLocked(Fault):
 
     name = "database-locked"
     title = "SQLite's write lock held by another process"
-    full = Size(times=5, sessions=60, hold=(5, 25))
+    full = Size(times=4, sessions=48, hold=(5, 25))
     fast = Size(times=1, sessions=8, hold=(11, 12))
     _holder: "subprocess.Popen[bytes] | None" = None
 
@@ -237,7 +237,7 @@ class DiskFull(Fault):
 class PostgresqlRestarted(Fault):
     name = "postgresql-restarted"
     title = "PostgreSQL restarted"
-    full = Size(times=6, sessions=60, hold=(0.1, 20))
+    full = Size(times=5, sessions=50, hold=(0.1, 20))
     fast = Size(times=1, sessions=12, hold=(1, 2))
     setting = Setting(database="postgresql")
     how = signal.SIGINT
@@ -263,7 +263,7 @@ class ClockStepped(Fault):
 
     name = "clock-stepped"
     title = "Clock of the server stepped by ±5 s to ±2 h, and back"
-    full = Size(times=8, sessions=64, hold=(4, 12))
+    full = Size(times=8, sessions=56, hold=(4, 12))
     fast = Size(times=1, sessions=12, hold=(4, 5))
     setting = Setting(clock=True)
 
