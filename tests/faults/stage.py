@@ -235,7 +235,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-async def until_alive(server: Server, within: float = 60.0) -> None:
+async def until_alive(server: Server, within: float = 180.0) -> None:
     """Wait until it answers."""
     end = time.monotonic() + within
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
