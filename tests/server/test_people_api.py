@@ -105,7 +105,7 @@ async def test_what_is_not_there_and_what_is_not_theirs_look_the_same(town: Town
         drop = {"instance", "request_id"}
         told = [{k: v for k, v in answer.json().items() if k not in drop} for answer in (hidden, missing)]
         assert told[0] == {**told[1], "detail": told[1]["detail"].replace(nothing, session)}
-    for path in ("/api/v1/projects/alpha", "/api/v1/users/ann", "/s/ann"):
+    for path in ("/api/v1/projects/alpha", "/api/v1/users/ann", "/s/ann/"):
         assert await town.status("ben", "GET", path) == 404
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -61,11 +62,10 @@ class Node:
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.owner() == "root" and folder != Path("/") and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    path = tmp_path / "gateway.sock"
     async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-peers-")))
+        folder.chmod(0o755)  # pytest's own folders are root's alone
+        path = folder / "gateway.sock"
         site = await stack.enter_async_context(a_site(tmp_path, identity={"uid_floor": 3, "socket": str(path)}))
         web = Web([part(site.gateway)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, listen_unix(path)))
