@@ -47,7 +47,7 @@ class ServerKilled(Fault):
 class ServersKilled(ServerKilled):
     name = "one-of-three-servers-killed"
     title = "`kill -9` of one of three servers on one PostgreSQL"
-    full = Size(times=40, sessions=100)
+    full = Size(times=24, sessions=60)
     fast = Size(times=5, sessions=30)
     setting = Setting(servers=3, database="postgresql")
 
