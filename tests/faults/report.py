@@ -25,7 +25,8 @@ READING = """\
 - *falsely ended*: sessions that read ended while their job waited or ran, or otherwise than the job ended.
 - *orphans*: jobs that no session knows, or that are left over.
 - *recovered*: seconds from the end of the fault (for `kill -9`: from the kill) until a session that was asked for after
-  it had a job.
+  it had a job. A killed server comes up for 1 to 2 s between two kills (and some kills hit it while it starts), so that
+  many a session asked for after one kill gets its job after several.
 - Clients repeat what was not answered, with the same `Idempotency-Key`, 0.1 to 2 s later. A third of the sessions are
   stopped, at once or while they wait or run, some are model servers that are stopped when they are ready; half of all
   are deleted when they have ended. A server that ended is started again after 0.2 s, as a service manager does it.

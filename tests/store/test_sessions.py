@@ -103,6 +103,8 @@ async def test_a_live_session_cannot_be_forgotten(database: Database, build: Bui
     with pytest.raises(Conflict):
         await database.write(sessions.remove, live)
     await database.write(sessions.remove, ended)
+    with pytest.raises(SessionNotFound, match="already"):
+        await database.write(sessions.remove, ended)  # asked twice at once: the second finds that it is done
     with pytest.raises(SessionNotFound):
         await database.read(sessions.get, ANN, ended.id)
 
