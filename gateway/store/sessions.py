@@ -262,7 +262,7 @@ def remove(connection: Connection, session: Session) -> None:
     """Forget an ended session; its events go with it. SessionNotFound if somebody was faster."""
     guard = and_(sessions.c.id == session.id, sessions.c.ended)
     if connection.execute(delete(sessions).where(guard)).rowcount == 0:
-        if connection.execute(select(sessions.c.id).where(sessions.c.id == session.id)).first() is None:
+        if reread(connection, session.id) is None:
             raise SessionNotFound(f"session {session.name} is forgotten already")
         raise Conflict(f"session {session.name} has not ended", hint="Stop it first: sluice stop.")
 
