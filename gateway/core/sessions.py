@@ -49,6 +49,10 @@ async def create(
         await stage(cluster, session, secrets)
     try:
         await gateway.db.write(store.add, session, key=idempotency_key, digest=digest)
+    except Conflict:  # the key made a session that was deleted
+        if secrets:
+            await unstage(cluster, session)
+        raise
     except IntegrityError as error:
         if secrets:
             await unstage(cluster, session)

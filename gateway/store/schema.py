@@ -200,6 +200,13 @@ leases = Table(
 
 instance = Table("instance", metadata, Column("id", String(32), primary_key=True))
 
+spent_keys = Table(
+    "spent_keys",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+)
 orphans = Table(
     "orphans",
     metadata,

@@ -29,6 +29,7 @@ from gateway.errors import Conflict, SessionNotFound
 from gateway.model.job import Job
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
+from gateway.store import keys
 from gateway.store.engine import about
 from gateway.store.schema import events, jobs, labels, sessions
 
@@ -92,7 +93,9 @@ def ways_to_see(caller: Principal) -> list[ColumnElement[bool]]:
 
 
 def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:
-    """Insert a new session and its first job."""
+    """Insert a new session and its first job. Conflict if its key made one that was deleted."""
+    if key is not None:
+        keys.check(connection, session, key)
     row = values_of(session) | {"idempotency_key": key, "idempotency_digest": digest}
     connection.execute(_ADD_SESSION, row)
     connection.execute(_ADD_JOB, session.job.model_dump())
@@ -261,6 +264,7 @@ def save(connection: Connection, before: Session, after: Session, now: datetime)
 def remove(connection: Connection, session: Session) -> None:
     """Forget an ended session; its events go with it. SessionNotFound if somebody was faster."""
     guard = and_(sessions.c.id == session.id, sessions.c.ended)
+    keys.spend(connection, session)
     if connection.execute(delete(sessions).where(guard)).rowcount == 0:
         if reread(connection, session.id) is None:
             raise SessionNotFound(f"session {session.name} is forgotten already")

@@ -81,6 +81,8 @@ FOR_NOBODY = {
     "watch._newest": "the id alone",
     "watch._since": "types alone: whether there is something to look at",
     "instance.ensure": "the gateway's own name",
+    "keys.check": "the owner's own key",
+    "keys.spend": "of a session that was found for the caller",
     "orphans.add": "counted for nobody",
     "orphans.counts": "numbers for monitoring",
     "orphans.owners": "the reconcile loop's sweep",

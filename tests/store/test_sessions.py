@@ -109,6 +109,15 @@ async def test_a_live_session_cannot_be_forgotten(database: Database, build: Bui
         await database.read(sessions.get, ANN, ended.id)
 
 
+async def test_the_key_of_a_forgotten_session_makes_no_new_one(database: Database, build: Build) -> None:
+    ended = build(1, phase=Phase.STOPPED)
+    await database.write(sessions.add, ended, key="k", digest="d")
+    await database.write(sessions.remove, ended)
+    with pytest.raises(Conflict, match="was deleted"):
+        await database.write(sessions.add, build(2), key="k", digest="d")
+    await database.write(sessions.add, build(3), key="other", digest="d")
+
+
 async def test_live_sessions_that_nobody_wrote_are_not_read_again(database: Database, build: Build) -> None:
     for number in range(4):
         await database.write(sessions.add, build(number))
