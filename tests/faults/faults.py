@@ -71,6 +71,7 @@ class ServerPaused(Fault):
 class OneServerPaused(ServerPaused):
     name = "one-of-two-servers-paused"
     title = "One of two servers on one PostgreSQL paused for longer than a lease, and continued"
+    full = Size(times=3, sessions=36, hold=(15, 28))
     setting = Setting(servers=2, database="postgresql")
 
 
