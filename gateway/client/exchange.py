@@ -53,10 +53,6 @@ class Plan:
     counts: bool = False
 
 
-#: How a head ends: kept open for a caller of HTTP/1.0, or closed behind the answer.
-_ENDS = {True: b"\r\nconnection: keep-alive\r\n\r\n", False: b"\r\nconnection: close\r\n\r\n"}
-
-
 class Exchange:
     """A request under way. The front hands it what the caller sends, a connection what the service sends."""
 
@@ -290,7 +286,7 @@ class Exchange:
         lines = [status_line(head.status)]
         lines += [b"%b: %b\r\n" % pair for pair in plan.rewrite(head)]
         lines += (plan.extra, b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id)
-        lines.append(b"\r\n\r\n" if keep and self._head.version == "1.1" else _ENDS[keep])
+        lines.append(END if keep else b"\r\nconnection: close\r\n\r\n")
         size = answer.take(data) if data else 0
         if size < len(data):
             self._unclean, data = True, data[:size]

@@ -154,6 +154,11 @@ class Front(asyncio.Protocol):
             self.deadline = _NEVER if self._taker.read else self.plane.now() + BODY_SECONDS
             self._taker.unchoke()
 
+    @property
+    def serving(self) -> str:
+        """The service that answers a request now."""
+        return self._service.name if self.head is not None else ""
+
     # What the server says
 
     def shutdown(self) -> None:

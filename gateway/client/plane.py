@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -75,7 +76,12 @@ class Plane:
         self._used = Counter(TOKENS.name, TOKENS.help, TOKENS.labels, registry=registry)
         self._open = Gauge(CONNECTIONS.name, CONNECTIONS.help, registry=registry)
         self._open.set_function(lambda: len(self.fronts))
+        for service in self._services:
+            web.metrics.in_flight.labels(service.name).set_function(partial(self._in_flight, service.name))
         return lambda server: Front(self, server)
+
+    def _in_flight(self, name: str) -> int:
+        return sum(front.serving == name for front in self.fronts)
 
     async def sweep(self) -> None:
         """Close connections whose time is over, until cancelled."""

@@ -30,41 +30,31 @@ def test_a_rate_gives_a_burst_and_then_one_at_a_time() -> None:
 
 async def test_a_gate_lets_in_by_turns() -> None:
     gate = Gate()
-    assert gate.enter(1)
-    assert not gate.enter(1)
-    turns: list[int] = []
-
-    async def wait(number: int) -> None:
-        assert await gate.wait(20)
-        turns.append(number)
-
-    waiting = [asyncio.create_task(wait(number)) for number in range(3)]
-    await asyncio.sleep(0)
+    assert gate.enter(1) is None
+    first, second, third = (gate.enter(1) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
     assert gate.waiting == 3
-    waiting[1].cancel()
-    await asyncio.wait({waiting[1]})
+    gate.give_up(second)
     gate.leave()
-    await waiting[0]
-    assert not gate.enter(1)
+    assert (first.done(), third.done(), gate.inside) == (True, False, 1)
     gate.leave()
-    await waiting[2]
+    assert third.done()
+    fourth = gate.enter(1)
+    assert fourth is not None
     gate.leave()
-    assert (turns, gate.inside, gate.waiting) == ([0, 2], 0, 0)
-    assert not await _full().wait(0.01)
+    gate.give_up(fourth)  # its turn had come: the place is given back
+    assert (gate.inside, gate.waiting) == (0, 0)
 
 
-def _full() -> Gate:
-    gate = Gate()
-    gate.enter(1)
-    return gate
-
-
-def test_tickets_are_given_back_once() -> None:
+async def test_tickets_are_given_back_once() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, concurrent_requests=3, requests_per_minute=4))
     first = limits.enter("ada", "s", 1, 0.0)
     second = limits.enter("bob", "s", 1, 0.0)
     assert (first.admitted, second.admitted) == (True, False)
-    assert limits.enter("ada", "s", 2, 0.0).admitted
+    assert limits.enter("ada", "s", 3, 0.0).admitted  # with three replicas there is room, also for who waited
+    await second.wait()
     other = limits.enter("ada", "t", 1, 0.0)
     with pytest.raises(TooMany, match="3 requests under way"):
         limits.enter("ada", "u", 1, 0.0)
@@ -77,14 +67,19 @@ def test_tickets_are_given_back_once() -> None:
 
 async def test_a_line_that_is_full_is_told() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, queue_seconds=0.01))
-    limits.enter("ada", "s", 1, 0.0)
+    inside = limits.enter("ada", "s", 1, 0.0)
     waiting = limits.enter("ada", "s", 1, 0.0)
-    line = asyncio.create_task(waiting.wait())
-    await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="1 requests wait"):
         limits.enter("ada", "s", 1, 0.0)
     with pytest.raises(Overloaded, match="was busy"):
-        await line
+        await waiting.wait()
+    waiting.done()
+    late = limits.enter("ada", "s", 1, 0.0)
+    inside.done()
+    await late.wait()
+    assert late.admitted
+    late.done()
+    assert limits.enter("ada", "s", 1, 0.0).admitted
 
 
 @pytest.mark.parametrize(
@@ -135,15 +130,14 @@ class Counting:
 )
 async def test_who_asks_too_much_is_told_when_to_come_back(plane: Any) -> None:
     model = Counting()
-    await plane.serve(model)
+    session = await plane.serve(model)
 
     def ask() -> "asyncio.Task[httpx.Response]":
         return asyncio.create_task(plane.http.post("/v1/completions", json={"model": "tiny"}))
 
     async def until_asked(number: int) -> None:
         async def there() -> bool:
-            door = next(iter(plane.data.limits._doors.values()), Gate())
-            return len(model.asked) == 1 and door.waiting == number
+            return len(model.asked) == 1 and plane.data.limits.waiting(session.id) == number
 
         await plane.site.until(there, f"{number} in line")
 
