@@ -116,6 +116,9 @@ class ProxySettings(Section):
     session_domain: str | None = Field(
         None, description="Sessions are also found at `<session>.<this>`, each an origin of its own."
     )
+    cookie_hours: float = Field(
+        12, gt=0, le=168, description="How long a browser that opened a session may use it before it is opened again."
+    )
     aliases: Mapping[str, Mapping[str, str]] = Field(
         {}, description="Other names of models, by project: an alias, and the model or session that it means."
     )

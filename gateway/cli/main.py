@@ -18,6 +18,7 @@ SECTIONS = {
         "events": Entry("gateway.cli.events:events", "Show or follow what happens to sessions."),
         "wait": Entry("gateway.cli.wait:wait", "Wait until a session is ready or has ended."),
         "chat": Entry("gateway.cli.chat:chat", "Talk to a model that a session serves."),
+        "open": Entry("gateway.cli.open:open_", "Open a session's pages in a browser."),
         "stop": Entry("gateway.cli.stop:stop", "Stop sessions."),
         "delete": Entry("gateway.cli.delete:delete", "Forget ended sessions."),
     },

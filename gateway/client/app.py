@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.client.cookies import Cookies
 from gateway.client.limits import Limits
 from gateway.client.openai import OpenAi
 from gateway.client.plane import Plane
@@ -16,6 +17,7 @@ from gateway.client.sessions import SessionProxy
 from gateway.core.context import Gateway
 from gateway.errors import NotFound
 from gateway.identity.pki import Pki
+from gateway.identity.seal import Seal
 from gateway.network.agents import AgentPath
 from gateway.web.app import Part, background
 
@@ -26,8 +28,9 @@ def plane_of(gateway: Gateway) -> Plane:
     """The data plane of this gateway."""
     settings = gateway.settings
     pki = Pki(settings.state_dir)
+    cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
     routes = Routes(gateway, AgentPath(lambda: pki.client().file))
-    services = (SessionProxy(settings.proxy.session_domain), OpenAi())  # a session of its own origin has any path
+    services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
     return Plane(routes, Limits(settings.proxy), services)
 
 

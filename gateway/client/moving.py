@@ -9,6 +9,7 @@ _COOKIE_PATH = re.compile(rb";\s*path=([^;]*)", re.IGNORECASE)
 _COOKIE_DOMAIN = re.compile(rb";\s*domain=[^;]*", re.IGNORECASE)
 #: What speaks for the whole origin, which is the gateway's and not one session's.
 _FOR_THE_ORIGIN = frozenset({b"service-worker-allowed", b"clear-site-data", b"strict-transport-security", b"alt-svc"})
+_OURS = (b"sluice-session=", b"__Host-sluice")
 _TOUCHED = _FOR_THE_ORIGIN | {b"location", b"content-location", b"set-cookie"}
 
 
@@ -19,8 +20,13 @@ def moved(headers: Headers, prefix: bytes, host: bytes) -> Headers:
     """
     if not any(name in _TOUCHED for name, _ in headers):
         return headers
-    kept = [pair for pair in headers if not prefix or pair[0] not in _FOR_THE_ORIGIN]
+    kept = [pair for pair in headers if not _of_the_gateway(*pair, prefix)]
     return [(name, _moved(name, value, prefix, host)) for name, value in kept]
+
+
+def _of_the_gateway(name: bytes, value: bytes, prefix: bytes) -> bool:
+    """What only the gateway may say."""
+    return name == b"set-cookie" and value.lstrip().startswith(_OURS) if name not in _FOR_THE_ORIGIN else bool(prefix)
 
 
 def _moved(name: bytes, value: bytes, prefix: bytes, host: bytes) -> bytes:

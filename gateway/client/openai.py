@@ -89,6 +89,12 @@ class OpenAi:
             response.headers["Allow"] = allow
         return response
 
+    def redeem(self, plane: "Plane", front: "Front", head: RequestHead) -> None:
+        """Nobody is let in by a link here."""
+
+    def known(self, head: RequestHead) -> None:
+        """Nobody is let in by a cookie of a session here."""
+
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
         path = head.path
         listing = path == MODELS or path.startswith(MODELS + b"/")

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from gateway.client.http1 import Headers, RequestHead
 
 _FORWARDED_FOR = b"x-forwarded-for"
-_OUR_COOKIES = b"__Host-sluice"
+_OUR_COOKIES = (b"__Host-sluice", b"sluice-session=")
 #: Never passed on: our token, what is said anew, and what only the first hop may act on.
 _DROPPED = frozenset(
     {
@@ -39,7 +39,7 @@ def headers(head: RequestHead, peer: bytes, *, prefix: bytes = b"", without: Col
     if prefix:
         told.append((b"x-forwarded-prefix", given.get(b"x-forwarded-prefix", b"").rstrip(b"/") + prefix))
     kept = head.end_to_end(_DROPPED.union(without) if without else _DROPPED)
-    if _OUR_COOKIES in given.get(b"cookie", b""):
+    if b"sluice" in given.get(b"cookie", b""):
         kept = [pair for pair in map(_without_ours, kept) if pair[1] or pair[0] != b"cookie"]
     return told + kept
 

@@ -3,9 +3,9 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
 _SERVER_FAULT = 500
+Answer = Callable[[bytes], None]
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 
@@ -42,6 +43,12 @@ class Service(Protocol):
     browser: bool
 
     def owns(self, head: RequestHead) -> bool: ...
+
+    def redeem(self, plane: "Plane", front: Front, head: RequestHead) -> Coroutine[Any, Any, Answer] | None:
+        """The answer to a request that brings what lets its caller in from now on; None if it brings no such thing."""
+
+    def known(self, head: RequestHead) -> Principal | None:
+        """The caller, if this service itself let it in before. Forbidden."""
 
     def begin(self, plane: "Plane", front: Front, caller: Principal, head: RequestHead, data: bytes) -> None:
         """Answer a caller's request, of whose body `data` has come. SluiceError."""
@@ -108,7 +115,10 @@ class Plane:
         given = head.fields.get(b"x-request-id")
         head.id = given if given is not None and REQUEST_ID.fullmatch(given.decode("latin-1")) else next(self._ids)
         try:
-            caller = self._recall(head)
+            if (redeeming := service.redeem(self, front, head)) is not None:
+                front.hand(Later(front, head.frame(), redeeming, data))
+                return
+            caller = self._recall(head) or service.known(head)
             if caller is not None:
                 caller.require(service.scope)
                 service.begin(self, front, caller, head, data)

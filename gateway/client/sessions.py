@@ -1,19 +1,23 @@
 """The session proxy: `/s/<session>/…` reaches the session's service, any method, any size, WebSockets, too."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.responses import RedirectResponse, Response
 
 from gateway.client import outgoing
+from gateway.client.cookies import Cookies
 from gateway.client.exchange import Exchange, Plan
 from gateway.client.framing import Frame
 from gateway.client.http1 import RequestHead
 from gateway.client.later import Later
 from gateway.client.moving import moved
 from gateway.client.routes import Route
+from gateway.core import openings
+from gateway.core.context import Gateway
 from gateway.errors import NotFound, SluiceError, Unauthenticated
 from gateway.model.principal import Principal, Scope
 from gateway.web import errors
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.client.plane import Plane
 
 PREFIX = b"/s"
+_CODE = openings.CODE.encode()
 _PATH = re.compile(rb"/s/([A-Za-z0-9-]{1,63})(/.*)?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9-]{1,63}")
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
@@ -46,7 +51,9 @@ class SessionProxy:
     scope = Scope.WRITE
     browser = True
 
-    def __init__(self, domain: str | None) -> None:
+    def __init__(self, gateway: Gateway, cookies: Cookies) -> None:
+        domain = gateway.settings.proxy.session_domain
+        self._gateway, self._cookies = gateway, cookies
         self._domain = f".{domain.lower()}" if domain else None
 
     def owns(self, head: RequestHead) -> bool:
@@ -63,6 +70,33 @@ class SessionProxy:
         if isinstance(error, Unauthenticated):
             response.headers["WWW-Authenticate"] = BROWSER_CHALLENGE
         return response
+
+    def known(self, head: RequestHead) -> Principal | None:
+        if b"authorization" in head.fields:
+            return None
+        return self._cookies.caller(head, self._gateway.clock().timestamp())
+
+    def redeem(
+        self, plane: "Plane", front: "Front", head: RequestHead
+    ) -> Coroutine[Any, Any, Callable[[bytes], None]] | None:
+        """A link of `sluice open`: the code becomes a cookie, and vanishes from the address."""
+        if head.method != b"GET" or _CODE not in head.query:
+            return None
+        pairs = parse_qsl(head.query.decode("latin-1"), keep_blank_values=True)
+        code, place = dict(pairs).get(openings.CODE), self._place(head)
+        if code is None or place is None or not place.target:
+            return None
+
+        async def enter() -> Callable[[bytes], None]:
+            session_id, owner = await openings.take(self._gateway, code)
+            route = await plane.routes.pages(Principal(name=owner, session=session_id), place.ref)
+            cookie = self._cookies.make(head, route.id, owner, place.prefix, self._gateway.clock().timestamp())
+            rest = urlencode([pair for pair in pairs if pair[0] != openings.CODE])
+            address = head.path.decode("latin-1") + (f"?{rest}" if rest else "")
+            headers = {"Set-Cookie": cookie, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+            return lambda _: front.respond(RedirectResponse(address, 303, headers=headers), session=route.id)
+
+        return enter()
 
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
         place = self._place(head)

@@ -156,6 +156,13 @@ class LogChunk(View):
     text: str
 
 
+class OpeningView(View):
+    """`url` opens a session in a browser, once; it starts at the gateway's address."""
+
+    url: str
+    expires_at: datetime
+
+
 class ClusterView(View):
     name: str
     backend: str

@@ -117,6 +117,11 @@ def dry_run(request: SessionRequest) -> Call:
     return Call(method="POST", path="/sessions", params={"dry_run": "true"}, body=_dump(request), repeatable=True)
 
 
+def link(ref: str) -> Call:
+    """A link that nobody uses does no harm, so it is repeatable."""
+    return Call(method="POST", path=f"/sessions/{quoted(ref)}/open", repeatable=True)
+
+
 def stop(ref: str) -> Call:
     """Stopping twice is stopping once, so it is repeatable."""
     return Call(method="POST", path=f"/sessions/{quoted(ref)}/stop", repeatable=True)

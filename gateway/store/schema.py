@@ -217,3 +217,12 @@ orphans = Table(
     Column("unix_user", String(63), nullable=False),
     Column("at", UtcDateTime, nullable=False),
 )
+
+openings = Table(
+    "openings",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)

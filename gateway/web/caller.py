@@ -54,10 +54,10 @@ async def authenticate(
             return await identity.authenticate(word.strip(), _ORIGINS.get(given.get(b"x-sluice-origin", b""), "api"))
         case "basic" if browser:
             caller = await identity.authenticate(_password(word), "browser")
-            _same_origin(given, method)
+            same_origin(given, method)
             return caller
         case "" if cookie is not None:
-            _same_origin(given, method)
+            same_origin(given, method)
             return await identity.by_cookie(cookie)
         case "" if peer is not None:
             return await identity.by_peer(peer)
@@ -90,8 +90,8 @@ def _password(word: str) -> str:
         raise Unauthenticated("the Authorization header cannot be read") from error
 
 
-def _same_origin(given: dict[bytes, bytes], method: str) -> None:
-    """Browsers name the page's origin with everything but plain reads, and with every WebSocket."""
+def same_origin(given: Mapping[bytes, bytes], method: str) -> None:
+    """Forbidden for pages of others: browsers name the page's origin with all but plain reads, and every WebSocket."""
     if method in SAFE and b"sec-websocket-key" not in given:
         return
     origin = given.get(b"origin")

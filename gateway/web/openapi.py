@@ -15,6 +15,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 _WORDS: Mapping[int, tuple[str, str, str]] = {
     401: ("No token, or one that is not valid here.", "unauthenticated", "no token was given"),
+    403: ("You may not do this.", "forbidden", "the pages of session demo are its owner's alone"),
     404: ("There is no such thing, or you may not know of it.", "session_not_found", "there is no session 'demo'"),
     409: ("It is not in a state for that.", "conflict", "session demo has not ended"),
     413: ("The request is too long.", "invalid", "the request is longer than 1024 KiB"),

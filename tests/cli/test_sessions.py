@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from openai import OpenAI
@@ -187,6 +188,19 @@ def test_chat(gateway: Any, sluice: Any) -> None:
     assert gateway.asked[1]["max_tokens"] == 5
     assert gateway.asked[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "Did you mean 'talk'?" in sluice("chat", "tlak", "Hi", code=3).stderr
+
+
+def test_open_gives_an_address_that_lets_a_browser_in(gateway: Any, sluice: Any) -> None:
+    gateway.ready(name="talk")
+    address = sluice("open", "talk", "--print").stdout.strip()
+    assert address.startswith(f"{gateway.url}/s/talk/?sluice-code=")
+    told = json.loads(sluice("open", "talk", "--json").stdout)["url"]
+    assert told != address
+    entered = httpx.get(address)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/s/talk/")
+    assert httpx.get(address).status_code == 401
+    sluice("launch", "count", "--no-wait", "--name", "batch")
+    assert "no pages" in sluice("open", "batch", code=7).stderr
 
 
 def test_status(gateway: Any, sluice: Any) -> None:

@@ -87,6 +87,7 @@ FOR_NOBODY = {
     "orphans.counts": "numbers for monitoring",
     "orphans.owners": "the reconcile loop's sweep",
     "orphans.users": "the reconcile loop's sweep",
+    "openings.take": "tells who calls",
     "sessions.asked": "the reconcile loop's",
     "sessions.live": "the reconcile loop's",
     "sessions.reread": "for a writer that holds the session",

@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from urllib.parse import urljoin
 
 from gateway.model.api import (
     ClusterView,
     EventView,
     HealthView,
+    OpeningView,
     Page,
     RecipeDetail,
     RecipePage,
@@ -162,6 +164,11 @@ class AsyncSessions:
         """Ask for its end, in any phase, any number of times."""
         response = await self._transport.send(wire.stop(ref))
         return AsyncSession(self._transport, wire.read(SessionView, response))
+
+    async def link(self, ref: str) -> str:
+        """An address of its pages that lets a browser in, once and within a minute."""
+        view = wire.read(OpeningView, await self._transport.send(wire.link(ref)))
+        return urljoin(f"{self._transport.url}/", view.url)
 
     async def delete(self, ref: str, *, files: bool = False) -> None:
         """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""

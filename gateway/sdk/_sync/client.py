@@ -4,11 +4,13 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from urllib.parse import urljoin
 
 from gateway.model.api import (
     ClusterView,
     EventView,
     HealthView,
+    OpeningView,
     Page,
     RecipeDetail,
     RecipePage,
@@ -161,6 +163,11 @@ class Sessions:
         """Ask for its end, in any phase, any number of times."""
         response = self._transport.send(wire.stop(ref))
         return Session(self._transport, wire.read(SessionView, response))
+
+    def link(self, ref: str) -> str:
+        """An address of its pages that lets a browser in, once and within a minute."""
+        view = wire.read(OpeningView, self._transport.send(wire.link(ref)))
+        return urljoin(f"{self._transport.url}/", view.url)
 
     def delete(self, ref: str, *, files: bool = False) -> None:
         """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""

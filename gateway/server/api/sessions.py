@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import StringConstraints
 
-from gateway.core import sessions
+from gateway.core import openings, sessions
 from gateway.core.reading import Reading
-from gateway.model.api import Page, ScriptView, SessionRequest, SessionView
+from gateway.model.api import OpeningView, Page, ScriptView, SessionRequest, SessionView
 from gateway.model.session import Phase
 from gateway.server.api import examples, reads
 from gateway.store.sessions import SessionQuery
@@ -176,6 +176,17 @@ async def script(
 async def stop(gateway: Gw, caller: Caller, ref: str) -> SessionView:
     """In any phase, any number of times. The job is told to end, has its grace, and is then ended by Slurm."""
     return sessions.view(await sessions.stop(gateway, caller, ref))
+
+
+@router.post(
+    "/{ref}/open",
+    operation_id="openSession",
+    summary="Open a session in a browser",
+    responses=problems(403, 404, 503),
+)
+async def open_(gateway: Gw, caller: Caller, ref: str) -> OpeningView:
+    """A link to its pages that lets a browser in once, within a minute; then the browser has a cookie for it."""
+    return await openings.make(gateway, caller, ref)
 
 
 @router.delete(

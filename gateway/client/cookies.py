@@ -1,0 +1,36 @@
+"""The cookie of a browser that opened a session: bound to the session and its place, and never shown to its service."""
+
+from gateway.client.http1 import RequestHead
+from gateway.identity.seal import Seal
+from gateway.model.principal import Principal, Scope
+from gateway.web.caller import cookie_of, same_origin
+
+NAME = "sluice-session"
+_LOOPBACK = ("localhost", "127.", "[::1]")
+
+
+class Cookies:
+    """Made and known again by the gateway's seal, from memory. `hours` is how long one is good for."""
+
+    def __init__(self, seal: Seal, hours: float) -> None:
+        self._seal, self._seconds = seal, round(hours * 3600)
+
+    def make(self, head: RequestHead, session_id: str, owner: str, prefix: bytes, now: float) -> str:
+        """A Set-Cookie for the session at this place; `now` in seconds since the epoch."""
+        value = self._seal.close("session", session_id, owner, str(round(now) + self._seconds))
+        host = head.fields.get(b"host", b"").decode("latin-1")
+        proxied = head.fields.get(b"x-forwarded-proto", b"http") == b"https"
+        secure = "; Secure" if proxied or not host.startswith(_LOOPBACK) else ""  # plain HTTP is for one's own machine
+        path = prefix.decode() + "/"
+        return f"{NAME}={value}; Path={path}; Max-Age={self._seconds}; HttpOnly; SameSite=Lax{secure}"
+
+    def caller(self, head: RequestHead, now: float) -> Principal | None:
+        """Whom the cookie lets in, and into which session. Forbidden if a page of another origin uses it."""
+        value = cookie_of(head.fields.get(b"cookie", b""), NAME)
+        words = self._seal.open(value) if value is not None else None
+        match words:
+            case ["session", session_id, owner, until] if int(until) > now:
+                same_origin(head.fields, head.method.decode())
+                scopes = frozenset({Scope.WRITE})
+                return Principal(name=owner, session=session_id, scopes=scopes, origin="browser")
+        return None

@@ -1,0 +1,40 @@
+"""Opening a session in a browser: a link that lets one in once, and what it is good for."""
+
+import secrets
+from datetime import timedelta
+from functools import partial
+
+from gateway.core.context import Gateway
+from gateway.errors import Forbidden, NotReady, Unauthenticated
+from gateway.model.api import OpeningView
+from gateway.model.principal import Principal
+from gateway.model.session import Phase
+from gateway.model.token import digest
+from gateway.store import openings, sessions
+
+CODE = "sluice-code"
+LIFE = timedelta(seconds=60)
+
+
+async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
+    """A link for the owner of a ready session. NotReady, SessionNotFound, Forbidden for anybody else."""
+    session = await gateway.db.read(sessions.get, caller, ref)
+    if not caller.enters(session):
+        raise Forbidden(f"the pages of session {session.name} are its owner's alone")
+    if session.phase is not Phase.READY or session.plan.kind != "service":
+        raise NotReady(f"session {session.name} has no pages now: it is {session.word}")
+    code, now = secrets.token_urlsafe(32), gateway.clock()
+    until = now + LIFE
+    keep = partial(openings.add, session_id=session.id, owner=session.owner, now=now, until=until)
+    await gateway.db.write(keep, digest(code))
+    domain = gateway.settings.proxy.session_domain
+    place = f"//{session.name}.{domain}/" if domain else f"/s/{session.name}/"
+    return OpeningView(url=f"{place}?{CODE}={code}", expires_at=until)
+
+
+async def take(gateway: Gateway, code: str) -> tuple[str, str]:
+    """The session and the owner whom a code lets in, once. Unauthenticated if it lets nobody in."""
+    found = await gateway.db.write(openings.take, digest(code), gateway.clock())
+    if found is None:
+        raise Unauthenticated("this link was used already, or is too old", hint="`sluice open` makes another.")
+    return found
