@@ -1,6 +1,7 @@
 """What the gateway adds: /v1 and /s, through the agent's mutual-TLS relay, beside a direct connection in one run."""
 
 import json
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import uvloop
 
 from benchmarks.environment import Environment
 from benchmarks.load import load
+from benchmarks.nginx import nginx
 from benchmarks.report import Row, percentile
 from benchmarks.streams import Streams, streams
 from gateway.sdk import Sluice
@@ -23,7 +25,7 @@ DOWNLOAD = 1 << 30
 
 def measure(env: Environment) -> Iterator[Row]:
     """One session of a stub server."""
-    with Sluice(env.url, env.token) as sluice:
+    with Sluice(env.url, env.token) as sluice, tempfile.TemporaryDirectory(prefix="sluice-nginx-") as folder:
         session = sluice.sessions.create("bench-stub")
         session.wait("ready", timeout=120)
         try:
@@ -33,10 +35,13 @@ def measure(env: Environment) -> Iterator[Row]:
                 "/v1": f"{env.url}/v1/chat/completions",
                 "/s": f"{env.url}/s/{session.id}/v1/chat/completions",
             }
-            for connections, requests in REQUESTS.items():
-                yield from _requests(ways, env.headers, connections, requests)
-            for shape in STREAMS:
-                yield from _streams(env, ways, *shape)
+            with nginx(f"{node}:9100", Path(folder)) as beside:
+                if beside is not None:
+                    ways["nginx"] = f"{beside}/v1/chat/completions"
+                for connections, requests in REQUESTS.items():
+                    yield from _requests(ways, env.headers, connections, requests)
+                for shape in STREAMS:
+                    yield from _streams(env, ways, *shape)
             yield from _download(env, f"http://{node}:9100", f"{env.url}/s/{session.id}")
         finally:
             session.stop()
@@ -64,19 +69,20 @@ def _streams(
 ) -> Iterator[Row]:
     found: dict[str, Streams] = {}
     cpu = 0.0
-    for way in ("direct", "/v1"):
+    for way in [way for way in ways if way != "/s"]:
         before = _cpu(env.pid)
         found[way] = uvloop.run(
             streams(ways[way], env.headers, connections=connections, events=events, gap=gap, rounds=rounds)
         )
-        cpu = _cpu(env.pid) - before
+        cpu = _cpu(env.pid) - before if way == "/v1" else cpu
     what = f"{connections} streams x {1000 // gap} events/s"
-    ours, direct = found["/v1"], found["direct"]
-    failed = f", {ours.errors} of {ours.streams} failed"
-    for name, mine, raw in (("first event", ours.first, direct.first), ("event", ours.transit, direct.transit)):
-        for share in (0.5, 0.99):
-            a, b = (percentile(values, share) * 1000 for values in (mine, raw))
-            yield Row(f"{what}: {name} p{share * 100:.0f}", "ms", a, b, note=f"+{a - b:.2f} ms{failed}")
+    ours, direct = found["/v1"], found.pop("direct")
+    for way, result in found.items():
+        failed = f", {result.errors} of {result.streams} failed"
+        for name, mine, raw in (("first event", result.first, direct.first), ("event", result.transit, direct.transit)):
+            for share in (0.5, 0.99):
+                a, b = (percentile(values, share) * 1000 for values in (mine, raw))
+                yield Row(f"{way} {what}: {name} p{share * 100:.0f}", "ms", a, b, note=f"+{a - b:.2f} ms{failed}")
     yield Row(f"{what}: CPU of the gateway", "us/event", cpu * 1e6 / (ours.streams * events))
     yield Row(f"{what}: memory of the gateway", "MB", _memory(env.pid))
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import structlog
 
+from gateway.agent.limits import raise_file_limit
 from gateway.cli.assemble import assemble
 from gateway.client import app as client
 from gateway.core.context import Gateway
@@ -43,6 +44,7 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `grace` in seconds for what is under way then."""
     configure(settings.serve.log_format, settings.serve.log_level)
+    raise_file_limit()  # every caller is a file, and so is its connection to an agent
     address = host or settings.serve.host
     number = port if port is not None else int(getattr(settings.serve, f"{service}_port"))
     listeners = [listen(address, number)]

@@ -207,16 +207,15 @@ class Exchange:
             self._kept = connection.used
             self._send(connection)
         else:
-            self._kept = False
-            self._spawn(self._open(self._route))
+            self._spawn(self._open(self._route, fresh=self._kept))
 
-    async def _open(self, route: Route) -> None:
+    async def _open(self, route: Route, *, fresh: bool) -> None:
         try:
-            connection = await route.upstream.open()
+            connection = await route.upstream.open(fresh=fresh)
         except EndpointUnavailable as error:
             self._next(error)
         else:
-            self._task = None
+            self._task, self._kept = None, connection.used
             self._send(connection)
 
     def _send(self, connection: Connection) -> None:

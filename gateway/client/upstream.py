@@ -23,6 +23,8 @@ IDLE_SECONDS = 50.0
 SPARE_LEAST, SPARE_MOST, SPARE_UNUSED = 4, 64, 1
 BUSY_SECONDS = 60.0
 AT_ONCE = 8
+#: Handshakes at once; more wait their turn, because an agent lets go of those that it cannot get to.
+MOST_SHAKING = 64
 #: After an endpoint failed it is tried again after so many seconds, then after twice as many, and so on.
 FIRST_REST, LONGEST_REST = 0.25, 8.0
 SLOW_START_SECONDS = 10.0
@@ -48,6 +50,7 @@ class Upstream:
         self._fresh: list[Connection] = []  # those that have carried nothing yet
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._shaking = asyncio.Semaphore(MOST_SHAKING)
         self._warming: asyncio.Task[None] | None = None
         self._rest = 0.0
         self._back_at = float("-inf")
@@ -64,13 +67,16 @@ class Upstream:
             self._warm()
         return found
 
-    async def open(self) -> Connection:
-        """A new connection. EndpointUnavailable; then the endpoint is given a rest."""
-        try:
-            connection = await self._path.connect(self.endpoint, lambda: Connection(self._lost))
-        except EndpointUnavailable:
-            self.failed()
-            raise
+    async def open(self, *, fresh: bool = True) -> Connection:
+        """A new connection; without `fresh` also one that came free meanwhile. EndpointUnavailable."""
+        async with self._shaking:
+            if self._idle and not fresh:
+                return self._idle.pop()
+            try:
+                connection = await self._path.connect(self.endpoint, lambda: Connection(self._lost))
+            except EndpointUnavailable:
+                self.failed()
+                raise
         if self.failing:
             log.info("endpoint is back", host=self.endpoint.host, port=self.endpoint.port)
             self._back_at = self._loop.time()

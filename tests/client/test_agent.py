@@ -55,6 +55,21 @@ async def test_many_requests_at_once_all_come_through(plane: Any, agent: Running
     assert set(await asyncio.gather(*(one(number) for number in range(100)))) == {"whole"}, agent.log
 
 
+async def test_a_thousand_callers_who_come_at_once_are_all_answered(plane: Any, agent: RunningAgent) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+    host, _, port = plane.url.removeprefix("http://").partition(":")
+    ask = f"GET /s/web/health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {plane.site.token}\r\n\r\n".encode()
+
+    async def one() -> bytes:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(ask)
+        first = await reader.readline()
+        writer.close()
+        return first
+
+    assert set(await asyncio.gather(*(one() for _ in range(1000)))) == {b"HTTP/1.1 200 OK\r\n"}, agent.log
+
+
 async def test_another_gateway_is_not_let_in(plane: Any, agent: RunningAgent, tmp_path: Path) -> None:
     endpoint = await asyncio.to_thread(agent.announced)
     stranger = Pki(tmp_path / "stranger")
