@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import EndpointUnavailable
 from gateway.identity.pki import Pki
+from gateway.model.principal import LOCAL_ADMIN
 from gateway.network.agents import AgentChannel, AgentPath
 from tests.agent.conftest import Authority, RunningAgent, end
 
@@ -84,5 +85,10 @@ async def test_a_job_that_is_gone_is_told(plane: Any, agent: RunningAgent) -> No
     assert (await plane.http.get("/s/web/health")).status_code == 200
     agent.process.kill()
     await asyncio.to_thread(agent.ends)
+
+    async def withdrawn() -> bool:
+        return not list(plane.data.routes.visible(LOCAL_ADMIN))
+
+    await plane.site.until(withdrawn, "nobody asked, and the end was noticed")
     answer = await plane.http.get("/s/web/health")
     assert (answer.status_code, answer.json()["code"]) == (502, "endpoint_unavailable")
