@@ -7,28 +7,46 @@ import structlog
 
 from gateway.agent.limits import raise_file_limit
 from gateway.cli.assemble import assemble
-from gateway.client import app as client
 from gateway.core.context import Gateway
 from gateway.identity.opening import open_callers
-from gateway.server import app as server
 from gateway.settings import Settings
-from gateway.web import signin, start
+from gateway.web import start
 from gateway.web.app import Part, Web
 from gateway.web.log import configure
 from gateway.web.peers import listen_unix
 from gateway.web.serving import GRACE, listen, serve
-from logs import app as logs
-from monitoring import app as monitoring
 
 log = structlog.get_logger(__name__)
 
+
+def _server(gateway: Gateway) -> Sequence[Part]:
+    from gateway.server import app
+    from gateway.web import signin
+
+    return [app.part(gateway), signin.part(gateway)]
+
+
+def _client(gateway: Gateway) -> Sequence[Part]:
+    from gateway.client import app
+
+    return app.parts(gateway)
+
+
+def _monitoring(gateway: Gateway) -> Sequence[Part]:
+    from monitoring import app
+
+    return [app.part(gateway)]
+
+
+def _logs(gateway: Gateway) -> Sequence[Part]:
+    from logs import app
+
+    return [app.part(gateway)]
+
+
+#: Each loads what it needs when it is served: a process of the client service is no larger than it must be.
 PARTS: Mapping[str, Callable[[Gateway], Sequence[Part]]] = MappingProxyType(
-    {
-        "server": lambda gateway: [server.part(gateway), signin.part(gateway)],
-        "client": client.parts,
-        "monitoring": lambda gateway: [monitoring.part(gateway)],
-        "logs": lambda gateway: [logs.part(gateway)],
-    }
+    {"server": _server, "client": _client, "monitoring": _monitoring, "logs": _logs}
 )
 
 
