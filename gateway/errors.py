@@ -14,6 +14,7 @@
     │   ├── ProjectNotFound
     │   ├── UserNotFound
     │   ├── TokenNotFound
+    │   ├── SecretNotFound
     │   └── ImageMissing         the recipe's image is not on the cluster yet
     ├── Conflict                 it is not in a state for that
     │   ├── NotReady             the session has no endpoint now
@@ -111,6 +112,10 @@ class UserNotFound(NotFound):
 
 class TokenNotFound(NotFound):
     code = "token_not_found"
+
+
+class SecretNotFound(NotFound):
+    code = "secret_not_found"
 
 
 class ImageMissing(NotFound):

@@ -204,6 +204,14 @@ class IdentitySettings(Section):
     oidc: OidcSettings = Field(OidcSettings(), description="Sign-in by an identity provider.")
 
 
+class SecretsSettings(Section):
+    key_file: Path | None = Field(
+        None,
+        description="File with the keys that secrets are sealed with, the current one first, the same for all servers; "
+        "unset: secrets.keys in state_dir, made at first start. SLUICE_SECRET_KEYS takes its place.",
+    )
+
+
 class Settings(Section):
     """Everything that can be set."""
 
@@ -219,6 +227,7 @@ class Settings(Section):
     proxy: ProxySettings = Field(ProxySettings(), description="The data plane.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
     identity: IdentitySettings = Field(IdentitySettings(), description="Who may come in, and as whom.")
+    secrets: SecretsSettings = Field(SecretsSettings(), description="How secrets are kept.")
     source: Path | None = Field(None, exclude=True, description="The file that these settings were read from.")
 
     @property

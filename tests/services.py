@@ -20,6 +20,7 @@ from gateway.core import sessions
 from gateway.core.context import Cluster, Gateway
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import Reconciler
+from gateway.identity.keyring import Keyring
 from gateway.identity.local import load_or_create
 from gateway.identity.pki import Pki
 from gateway.model.announcement import Endpoint
@@ -138,6 +139,7 @@ async def a_site(
         clusters={"c": cluster},
         catalogue=Catalogue([recipes]),
         agents=AgentChannel(AgentPath(lambda: pki.client().file)),
+        vault=Keyring(state / "secrets.keys"),
         client_ca=pki.ca_pem,
         clock=lambda: datetime.now(UTC),
     )

@@ -54,6 +54,17 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     return answers
 
 
+def references(pairs: Iterable[str]) -> dict[str, object]:
+    """Answers that refer to named secrets, from `--secret NAME=SECRET`."""
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, sign, secret = pair.partition("=")
+        if not sign or not name or not secret:  # what was given instead may be a value: it is not said again
+            raise click.BadParameter("it is NAME=SECRET, both of them names", param_hint="--secret")
+        found[name] = {"secret": secret}
+    return found
+
+
 def labels(pairs: Iterable[str]) -> dict[str, str]:
     """Labels by name, from `--label NAME=VALUE`."""
     found = {}

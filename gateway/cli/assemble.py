@@ -1,6 +1,7 @@
 """Puts a gateway together from its settings: database, clusters, catalogue, agents. Used by whatever runs one."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from gateway.core.feed import hear
 from gateway.core.recipes import Catalogue
 from gateway.data import folder
 from gateway.errors import SettingsInvalid
+from gateway.identity.keyring import Keyring
 from gateway.identity.pki import Pki
 from gateway.network.agents import AgentChannel, AgentPath
 from gateway.settings import Settings
@@ -45,6 +47,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
         clusters={name: _cluster(settings, name) for name in settings.clusters},
         catalogue=Catalogue([folder("recipes"), *settings.recipes.folders]),
         agents=AgentChannel(AgentPath(lambda: pki.client().file)),
+        vault=Keyring.open(settings.state_dir, settings.secrets.key_file, os.environ),
         client_ca=pki.ca_pem,
         clock=lambda: datetime.now(UTC),
     )

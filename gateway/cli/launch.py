@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe", shell_complete=complete.recipes)
 @answers.parameter_option
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME=SECRET",
+    help="Answer a parameter of type secret with the named secret SECRET (`sluice secret set`).",
+)
 @answers.resource_options
 @click.option("--cluster", metavar="NAME", help="Cluster to run on.", shell_complete=complete.clusters)
 @click.option("--name", metavar="NAME", help="Name of the session; unset: made from the recipe's.")
@@ -39,6 +46,7 @@ def launch(
     *,
     recipe: str,
     parameters: tuple[str, ...],
+    secrets: tuple[str, ...],
     cluster: str | None,
     name: str | None,
     project: str | None,
@@ -64,7 +72,7 @@ def launch(
     from gateway.cli.client import connect
 
     options: SessionOptions = {
-        "parameters": answers.parse(parameters) or None,
+        "parameters": {**answers.parse(parameters), **answers.references(secrets)} or None,
         "resources": answers.resources(resources) or None,
         "name": name,
         "version": version,

@@ -31,6 +31,7 @@ SECTIONS = {
         "logout": Entry("gateway.cli.logout:logout", "Sign out."),
         "whoami": Entry("gateway.cli.whoami:whoami", "Who the gateway takes you for."),
         "token": Entry("gateway.cli.token:token", "Make, list and revoke tokens."),
+        "secret": Entry("gateway.cli.secret:secret", "Named secrets of yours and of your projects."),
         "project": Entry("gateway.cli.project:project", "Projects, their members and Slurm accounts."),
         "user": Entry("gateway.cli.user:user", "Users: let in, keep out, take on and see off."),
     },

@@ -8,9 +8,10 @@ from typing import Any
 
 import structlog
 
+from gateway.core import secrets
 from gateway.core.context import Cluster, Gateway
 from gateway.core.scripts import script_of
-from gateway.core.staging import unstage
+from gateway.core.staging import stage, unstage
 from gateway.errors import (
     EndpointUnavailable,
     Forbidden,
@@ -19,13 +20,15 @@ from gateway.errors import (
     SluiceError,
     SubmitDeferred,
     SubmitUnknown,
+    Unavailable,
 )
 from gateway.model import session as life
-from gateway.model.announcement import Endpoint, parse
+from gateway.model.announcement import Awaiting, Endpoint, parse
 from gateway.model.session import Act, Phase, Session
 
 log = structlog.get_logger(__name__)
 
+_STAGE_WITHIN = 10.0
 _DEADLINE = (life.SUBMIT_LIFE - life.SEND_WITHIN).total_seconds()
 
 Change = Callable[[Session, datetime], Session]
@@ -39,6 +42,12 @@ async def submit(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
     must not send: by now others may have looked for the job in vain. Nor may it be about to send for ever.
     """
     intent_at, script = session.job.intent_at, script_of(gateway, cluster, session)
+    try:
+        why_not = await _stage(gateway, cluster, session)
+    except Unavailable as error:  # the database, or the key of the secrets: without them there is nothing to run
+        again = life.pause(session.job.tries + 1, _chance())
+        log.warning("not submitted", session=session.id, error=error.message)
+        return _not_submitted(intent_at, error.message, again)
     if not life.may_send(session, gateway.clock(), age()):
         log.warning("submit given up, as its time is over", session=session.id)
         return _not_submitted(intent_at, "It could not be sent in time; it is sent again.", life.pause(0, _chance()))
@@ -58,7 +67,30 @@ async def submit(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
             await tidy(gateway, cluster, session, age)
         return lambda current, now: life.end(current, Phase.FAILED, "submit_refused", why, now)
     log.info("submitted", session=session.id, job_id=job_id, cluster=cluster.name)
-    return lambda current, now: life.submitted(current, job_id, now)
+    if not session.plan.secrets:
+        return lambda current, now: life.submitted(current, job_id, now)
+    return lambda current, now: life.submitted(life.staged(current, why_not, now), job_id, now)
+
+
+async def _stage(gateway: Gateway, cluster: Cluster, session: Session) -> str:
+    """Lay the secrets down as a file, if they can be; why not, if not: then the agent asks for them.
+
+    The job that is sent next finds them in any case: they stay with the session until it ends.
+    """
+    values = await secrets.given(gateway, session.id) if session.plan.secrets else None
+    if values is None:
+        return ""
+    try:
+        async with asyncio.timeout(_STAGE_WITHIN):
+            await stage(cluster, session, values)
+    except TimeoutError:
+        why = f"the cluster's files did not answer within {_STAGE_WITHIN:g} s"
+    except SluiceError as error:
+        why = error.message
+    else:
+        return ""
+    log.info("secrets not staged, so they will be pushed", session=session.id, why=why)
+    return why
 
 
 async def find(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
@@ -105,6 +137,25 @@ async def probe(gateway: Gateway, cluster: Cluster, session: Session, age: Age) 
     return lambda current, now: life.probed(current, announced, "", now) if current.phase is Phase.STARTING else current
 
 
+async def push(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
+    """Give the agent the secrets that it waits for. Only the agent that was announced gets them."""
+    del cluster, age
+    told = parse(session.job.comment)
+    if not isinstance(told, Awaiting):
+        return _unchanged
+    why_not = ""
+    try:
+        values = await secrets.given(gateway, session.id)
+        # an answer that was lost is asked for again: an agent that waits no longer has got them
+        if (await gateway.agents.status(told.endpoint)).phase == "secrets":
+            await gateway.agents.push(told.endpoint, values or {})
+            log.info("secrets pushed", session=session.id)
+    except Unavailable as error:
+        why_not = error.message
+        log.warning("secrets not pushed", session=session.id, error=why_not)
+    return lambda current, now: life.pushed(current, told, why_not, now)
+
+
 async def tidy(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
     """Remove the secrets that were staged for a job that will not start again. The agent has done so, as a rule."""
     del gateway, age
@@ -137,4 +188,5 @@ ACTS: dict[Act, Callable[[Gateway, Cluster, Session, Age], Awaitable[Change]]] =
     Act.CANCEL: cancel,
     Act.PROBE: probe,
     Act.TIDY: tidy,
+    Act.PUSH: push,
 }

@@ -9,7 +9,7 @@ from functools import partial
 from gateway.core.bell import Bell
 from gateway.core.cost import Cost
 from gateway.core.feed import Feed
-from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell
+from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell, Vault
 from gateway.core.recipes import Catalogue
 from gateway.errors import ClusterNotFound
 from gateway.settings import ClusterSettings, Settings
@@ -56,6 +56,7 @@ class Gateway:
     clusters: Mapping[str, Cluster]
     catalogue: Catalogue
     agents: Agents
+    vault: Vault
     client_ca: str
     instance: str
     clock: Clock

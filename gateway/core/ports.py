@@ -162,12 +162,42 @@ class AgentStatus(BaseModel):
 
 
 class Agents(Protocol):
-    """The control channel to the agents of ready jobs.
+    """The control channel to the agents of jobs.
 
     EndpointUnavailable if the agent cannot be reached or does not show the announced certificate.
     """
 
     async def status(self, endpoint: Endpoint) -> AgentStatus: ...
+
+    async def push(self, endpoint: Endpoint, secrets: Mapping[str, str]) -> None:
+        """Hand over the values that the agent waits for, by variable."""
+
+
+class Vault(Protocol):
+    """Seals what must not be read in the database. Every sealed text names its key."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The names of the keys, the current one first."""
+
+    @property
+    def current(self) -> str: ...
+
+    @property
+    def in_file(self) -> bool:
+        """Whether keys can be made and forgotten here."""
+
+    def seal(self, text: str, about: str) -> str:
+        """Sealed with the current key, so that it opens for `about` alone."""
+
+    def open_sealed(self, sealed: str, about: str) -> str:
+        """Unavailable if its key is not there, or if it was changed or moved."""
+
+    def add(self) -> str:
+        """Make another key the current one; its name."""
+
+    def forget(self, unused: Collection[str]) -> None:
+        """Drop keys that nothing is sealed with any more."""
 
 
 class CommandResult(BaseModel):

@@ -25,7 +25,7 @@ from gateway.errors import DatabaseUnavailable, LeaseLost, SchedulerUnavailable,
 from gateway.model import session as life
 from gateway.model.job import SeenJob
 from gateway.model.orphan import Orphan, OrphanKind
-from gateway.model.session import Act, Phase, Session, Step
+from gateway.model.session import Act, Session, Step
 from gateway.store import clusters as seen_clusters
 from gateway.store import leases, orphans
 from gateway.store import sessions as store
@@ -157,7 +157,7 @@ class ClusterLoop:
         """Ask Slurm about all jobs at once; None if it could not be asked."""
         clock, loop = self._gateway.clock, asyncio.get_running_loop()
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
-        awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and s.phase is Phase.STARTING]
+        awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and life.awaits_news(s)]
         now, began = clock(), loop.time()
         stale = began >= self._inventory_due
         if not stale and not job_ids and self._seen.reachable:

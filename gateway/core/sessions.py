@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from gateway.core import images, placement
+from gateway.core import images, placement, secrets
 from gateway.core.context import Cluster, Gateway
 from gateway.core.placement import Placement
 from gateway.core.scripts import script_for, script_of
-from gateway.core.staging import directory, stage, unstage
+from gateway.core.staging import directory
 from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
 from gateway.model.job import Job, JobScript, job_name
@@ -20,7 +22,8 @@ from gateway.model.plan import Plan
 from gateway.model.principal import Principal
 from gateway.model.recipe import Recipe
 from gateway.model.session import Session
-from gateway.render.plan import make_plan, secret_values
+from gateway.render.plan import make_plan
+from gateway.render.secret import fill, named_sources, secret_values, wanted
 from gateway.store import sessions as store
 
 
@@ -28,10 +31,11 @@ async def create(
     gateway: Gateway, caller: Principal, request: SessionRequest, *, idempotency_key: str | None = None
 ) -> tuple[Session, bool]:
     """Accept a session: durable when this returns. With a key, the same request gives the same session."""
-    digest = _digest(request)
+    digest = _digest(request, gateway.catalogue.get(request.recipe, request.version))
     if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
         return earlier, False
-    cluster, where, recipe, plan = await _plan(gateway, caller, request)
+    asked = await _plan(gateway, caller, request)
+    cluster, where, recipe, plan = asked.cluster, asked.where, asked.recipe, asked.plan
     session_id, now = str(ULID()), gateway.clock()
     session = Session(
         id=session_id,
@@ -45,17 +49,10 @@ async def create(
         updated_at=now,
         job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
     )
-    if secrets := secret_values(recipe, request.parameters):
-        await stage(cluster, session, secrets)
+    sealed = secrets.seal_for(gateway, session_id, asked.secrets) if asked.secrets else None
     try:
-        await gateway.db.write(store.add, session, key=idempotency_key, digest=digest)
-    except Conflict:  # the key made a session that was deleted
-        if secrets:
-            await unstage(cluster, session)
-        raise
+        await gateway.db.write(store.add, session, key=idempotency_key, digest=digest, sealed=sealed)
     except IntegrityError as error:
-        if secrets:
-            await unstage(cluster, session)
         if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
             return earlier, False
         raise Conflict(
@@ -68,8 +65,8 @@ async def create(
 
 async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) -> tuple[Plan, JobScript]:
     """What `create` would send to Slurm, under a session id that is never used."""
-    cluster, _, _, plan = await _plan(gateway, caller, request)
-    return plan, script_for(gateway, cluster, plan, str(ULID()), 1)
+    asked = await _plan(gateway, caller, request)
+    return asked.plan, script_for(gateway, asked.cluster, asked.plan, str(ULID()), 1)
 
 
 async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
@@ -160,23 +157,39 @@ _SHARED = {
 }
 
 
-async def _plan(
-    gateway: Gateway, caller: Principal, request: SessionRequest
-) -> tuple[Cluster, Placement, Recipe, Plan]:
+@dataclass(frozen=True)
+class _Asked:
+    """A request worked out. The values of its secrets are in nothing that is shown or recorded as it is."""
+
+    cluster: Cluster
+    where: Placement
+    recipe: Recipe
+    plan: Plan
+    secrets: Mapping[str, str] = field(repr=False)
+
+
+async def _plan(gateway: Gateway, caller: Principal, request: SessionRequest) -> _Asked:
     cluster = gateway.cluster(request.cluster)
     where = await placement.place(gateway, caller, request.project, cluster)
     recipe = gateway.catalogue.get(request.recipe, request.version)
     if recipe.image is None:
         raise Invalid(f"the recipe {recipe.name!r} names no image")
+    named = await secrets.resolve(gateway, caller, where.project, wanted(recipe, request.parameters))
+    answers = fill(recipe, request.parameters, named)
     plan = make_plan(
         recipe,
-        request.parameters,
+        answers,
         resources=request.resources,
         image=await images.resolve(gateway, cluster.name, recipe.image),
         defaults=where.defaults(cluster.settings),
     )
     where.check(plan.resources)
-    return cluster, where, recipe, plan.model_copy(update={"labels": {**plan.labels, **request.labels}})
+    values = secret_values(recipe, answers, named)
+    told = {
+        "labels": {**plan.labels, **request.labels},
+        "secrets": named_sources(recipe, request.parameters, values),
+    }
+    return _Asked(cluster, where, recipe, plan.model_copy(update=told), values)
 
 
 async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:
@@ -191,6 +204,10 @@ async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -
     return session
 
 
-def _digest(request: SessionRequest) -> str:
+def _digest(request: SessionRequest, recipe: Recipe) -> str:
+    """What tells requests with the same key apart. Values of secrets are not in it: a digest of one can be guessed."""
     values: Any = request.model_dump(mode="json")
+    for name, parameter in recipe.parameters.items():
+        if parameter.type == "secret" and isinstance(values["parameters"].get(name), str):
+            values["parameters"][name] = None
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

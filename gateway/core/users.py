@@ -20,7 +20,7 @@ from gateway.model.user import (
     UserState,
     UserView,
 )
-from gateway.store import projects, signins, tokens
+from gateway.store import projects, secrets, signins, tokens
 from gateway.store import users as store
 
 FRESH = 0.25
@@ -106,9 +106,9 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: UserRe
 
 
 async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
-    """Out for good: every token revoked, every browser signed out, no place in any project. The row and the name stay.
+    """Out for good: every token revoked, every browser signed out, no secrets, no place in any project.
 
-    Sessions are another matter: see gateway.core.boarding.
+    The row and the name stay. Sessions are another matter: see gateway.core.boarding.
     """
     caller.require(Scope.ADMIN)
 
@@ -117,6 +117,7 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
         _may_change(caller, view, UserRequest())
         tokens.revoke_all(connection, view.id, gateway.clock())
         signins.end_of_user(connection, view.id)
+        secrets.remove_all(connection, view.id)
         for project in view.projects:
             projects.remove_member(connection, project, view.id)
         user = User.model_validate(view.model_dump())

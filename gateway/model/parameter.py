@@ -173,6 +173,13 @@ def _check_path(value: str) -> None:
         raise ValueError(f"{value!r} does not name a file or folder: end it with its name")
 
 
+def reference(answer: object) -> str | None:
+    """The named secret that an answer refers to: `{"secret": "hub"}`."""
+    if not isinstance(answer, Mapping) or set(answer) != {"secret"} or not isinstance(answer["secret"], str):
+        return None
+    return answer["secret"]
+
+
 def check_answers(parameters: Mapping[str, Parameter], answers: Mapping[str, object]) -> dict[str, Value | None]:
     """Every parameter's value from a user's answers and the defaults; ParameterInvalid names the parameter."""
     for name in answers:
@@ -222,7 +229,11 @@ def json_schema_of(parameter: Parameter) -> dict[str, Any]:
         one["format"] = "path"
     if parameter.type == "secret":
         one |= {"writeOnly": True, "format": "password"}
-    if parameter.pattern is not None:
+        if parameter.pattern is not None:
+            one["pattern"] = f"^(?:{parameter.pattern})$"
+        named = {"type": "object", "properties": {"secret": {"type": "string"}}, "required": ["secret"]}
+        one = {"anyOf": [one, named | {"additionalProperties": False}], "writeOnly": True}
+    elif parameter.pattern is not None:
         one["pattern"] = f"^(?:{parameter.pattern})$"
     whole = parameter.type == "integer"
     for key, bound in (("minimum", parameter.minimum), ("maximum", parameter.maximum)):

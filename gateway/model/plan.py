@@ -50,7 +50,10 @@ class PlannedLifecycle(_Part):
 
 
 class Plan(_Part):
-    """What shall run. `parameters` leaves secrets out; `secrets` maps variables to the parameters that hold them."""
+    """What shall run. `parameters` leaves secrets out; `secrets` says of each variable where its value comes from.
+
+    That is the name of a parameter, or `secret:` and the name of a named secret.
+    """
 
     recipe: str
     version: str

@@ -20,6 +20,7 @@ from pydantic import (
 from gateway.model.jobspec import EnvName, UrlPath
 from gateway.model.parameter import Parameter, ParameterName, json_schema_of
 from gateway.model.resources import GpuRequest, ResourceRequest
+from gateway.model.secret import SecretName
 from gateway.model.text import check_text, is_expression, parse_duration
 
 Kind = Literal["service", "batch"]
@@ -81,7 +82,21 @@ class Mount(_Part):
 class SecretUse(_Part):
     """Where the value of a secret comes from."""
 
-    parameter: ParameterName = Field(description="The parameter of type `secret` that holds it.")
+    parameter: ParameterName | None = Field(None, description="The parameter of type `secret` that holds it.")
+    secret: SecretName | None = Field(
+        None, description="The named secret that holds it: the user's own (`sluice secret set`), else the project's."
+    )
+    required: bool = Field(
+        default=True, description="Whether nothing is started without the named secret; else it is left out."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.parameter is None) == (self.secret is None):
+            raise ValueError("give exactly one of `parameter` and `secret`")
+        if self.parameter is not None and not self.required:
+            raise ValueError("`required` goes with `secret`; the parameter has a `required` of its own")
+        return self
 
 
 class ProbeRequest(_Part):
@@ -215,7 +230,7 @@ class Recipe(_Part):
         return self
 
     def _check_secrets(self) -> None:
-        used = {use.parameter for use in self.secrets.values()}
+        used = {use.parameter for use in self.secrets.values() if use.parameter is not None}
         secret = {name for name, parameter in self.parameters.items() if parameter.type == "secret"}
         for name in sorted(used - secret):
             raise ValueError(f"`secrets` uses {name!r}, which is not a parameter of type secret")

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.model.announcement import Ended, Endpoint, parse
+from gateway.model.announcement import Awaiting, Ended, Endpoint, parse
 from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob
 from gateway.model.plan import Plan
 
@@ -99,6 +99,7 @@ class Act(StrEnum):
     CANCEL = "cancel"
     PROBE = "probe"
     TIDY = "tidy"
+    PUSH = "push"
 
 
 class Step(BaseModel):
@@ -143,6 +144,9 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
         case JobState.SUSPENDED:
             phase = Phase.READY if session.plan.kind == "batch" else Phase.STARTING
             return Step(session=move(session, phase, "suspended", now, message=_SUSPENDED, endpoint=None))
+        case JobState.RUNNING if isinstance(told, Awaiting) and not _pushed(session, told):
+            phase = Phase.READY if session.plan.kind == "batch" else Phase.STARTING
+            return Step(session=move(session, phase, "", now, endpoint=None), act=Act.PUSH)
         case JobState.RUNNING if session.plan.kind == "batch":
             return Step(session=move(session, Phase.READY, "", now))
         case JobState.RUNNING:
@@ -293,6 +297,34 @@ def probed(session: Session, endpoint: Endpoint | None, why: str, now: datetime)
         return _condition(session, "EndpointReachable", status=False, message=why, now=now)
     session = _condition(session, "EndpointReachable", status=True, message="", now=now)
     return move(session, Phase.READY, "", now, endpoint=endpoint)
+
+
+def staged(session: Session, why_not: str, now: datetime) -> Session:
+    """The secrets lie in a file for the agent; or why they do not, so that it will ask for them."""
+    return _condition(session, "SecretsDelivered", status=not why_not, message=why_not, now=now)
+
+
+def pushed(session: Session, told: Awaiting, why_not: str, now: datetime) -> Session:
+    """The agent that waits there has the secrets; or why it has not got them yet."""
+    message = why_not or _push_words(told)
+    return _condition(session, "SecretsDelivered", status=not why_not, message=message, now=now)
+
+
+def _pushed(session: Session, told: Awaiting) -> bool:
+    """A job that is started again has another agent, with another certificate: it needs them anew."""
+    condition = session.conditions.get("SecretsDelivered")
+    return condition is not None and condition.status and condition.message == _push_words(told)
+
+
+def _push_words(told: Awaiting) -> str:
+    return f"Handed to the agent with certificate {told.endpoint.fingerprint[:16]}."
+
+
+def awaits_news(session: Session) -> bool:
+    """Whether its agent is about to say something that changes no state of its job."""
+    condition = session.conditions.get("SecretsDelivered")
+    empty_handed = condition is not None and not condition.status
+    return session.phase is Phase.STARTING or (session.phase is Phase.READY and empty_handed)
 
 
 def may_send(session: Session, now: datetime, age: timedelta) -> bool:

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -129,6 +129,10 @@ class AgentChannel:
             return AgentStatus.model_validate(answer)
         except ValidationError as error:
             raise unavailable(endpoint, "its agent gave an answer that cannot be understood") from error
+
+    async def push(self, endpoint: Endpoint, secrets: Mapping[str, str]) -> None:
+        """Hand over the values that the agent waits for. The connection is to nobody but the announced agent."""
+        await self.call(endpoint, {"op": "secrets", "values": dict(secrets)})
 
     async def call(self, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any]:
         """Ask one thing. EndpointUnavailable if there is no good answer in time."""

@@ -1,4 +1,6 @@
-"""Agents in memory: reachable where a test puts one, nowhere else."""
+"""Agents in memory: reachable where a test puts one, nowhere else; those in `waiting` wait for secrets."""
+
+from collections.abc import Mapping
 
 from gateway.core.ports import AgentStatus
 from gateway.errors import EndpointUnavailable
@@ -10,8 +12,21 @@ class FakeAgents:
 
     def __init__(self) -> None:
         self.there: set[Endpoint] = set()
+        self.waiting: set[Endpoint] = set()
+        self.given: dict[Endpoint, dict[str, str]] = {}
 
     async def status(self, endpoint: Endpoint) -> AgentStatus:
+        self._reach(endpoint)
+        phase = "secrets" if endpoint in self.waiting else "ready"
+        return AgentStatus(phase=phase, in_flight=0, idle_seconds=0, requests=0)
+
+    async def push(self, endpoint: Endpoint, secrets: Mapping[str, str]) -> None:
+        self._reach(endpoint)
+        if endpoint not in self.waiting:
+            raise EndpointUnavailable("its agent refused: the program has been started already")
+        self.waiting.discard(endpoint)
+        self.given[endpoint] = dict(secrets)
+
+    def _reach(self, endpoint: Endpoint) -> None:
         if endpoint not in self.there:
             raise EndpointUnavailable(f"{endpoint.host}:{endpoint.port} refuses the connection")
-        return AgentStatus(phase="ready", in_flight=0, idle_seconds=0, requests=0)

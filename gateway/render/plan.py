@@ -20,6 +20,7 @@ from gateway.model.recipe import Recipe, ServiceRequest, digest
 from gateway.model.resources import Gpus, Resources
 from gateway.model.text import check_text, is_expression, nearest
 from gateway.render.expression import arguments, as_text, evaluate
+from gateway.render.secret import sources
 
 
 def make_plan(
@@ -60,22 +61,13 @@ def make_plan(
         command=None if recipe.command is None else work.command(recipe.command),
         script=recipe.script,
         env=work.env() | ({} if recipe.script is None else _script_env(inputs.seen)),
-        secrets={
-            variable: use.parameter for variable, use in recipe.secrets.items() if values[use.parameter] is not None
-        },
+        secrets=sources(recipe, values),
         mounts=(*inputs.mounts, *work.mounts()),
         service=None if recipe.service is None else work.service(recipe.service),
         lifecycle=PlannedLifecycle.model_validate(recipe.lifecycle.model_dump()),
         outputs=recipe.outputs,
         labels=recipe.labels,
     )
-
-
-def secret_values(recipe: Recipe, answers: Mapping[str, object]) -> dict[str, str]:
-    """The secret environment of a recipe with these answers, by variable. Never part of a plan."""
-    values = check_answers(recipe.parameters, answers)
-    found = {variable: values[use.parameter] for variable, use in recipe.secrets.items()}
-    return {variable: value for variable, value in found.items() if isinstance(value, str)}
 
 
 class _Inputs(NamedTuple):

@@ -141,6 +141,12 @@ def write(method: str, path: str, body: BaseModel | None = None) -> Call:
     )
 
 
+def secret(method: str, path: str, project: str | None, value: str | None = None) -> Call:
+    """Set or remove a secret: saying it twice is saying it once."""
+    body = {"value": value} if value is not None else None
+    return Call(method=method, path=path, params=_given({"project": project}), body=body, repeatable=True)
+
+
 def session_request(recipe: str, options: SessionOptions) -> SessionRequest:
     """A checked request; Invalid says which field is wrong."""
     try:
@@ -148,7 +154,8 @@ def session_request(recipe: str, options: SessionOptions) -> SessionRequest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise errors.Invalid(f"{where}: {first['msg']}", hint=f"Got {first['input']!r}.") from None
+        hint = f"Got {first['input']!r}." if first["loc"][:1] != ("parameters",) else ""  # secrets may be among them
+        raise errors.Invalid(f"{where}: {first['msg']}", hint=hint) from None
 
 
 def read(model: type[M], response: httpx.Response) -> M:

@@ -20,6 +20,7 @@ from gateway.server.api import (
     metrics,
     projects,
     recipes,
+    secrets,
     sessions,
     tokens,
     users,
@@ -32,6 +33,7 @@ from gateway.web.openapi import Api
 
 PREFIX = "/api/v1"
 OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/session"})
+_PEOPLE = tuple(f"{PREFIX}/{place}" for place in ("users", "projects", "tokens", "secrets"))
 _TAGS = [
     {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
     {"name": "events", "description": "What happens to sessions, pushed as it happens; readers resume by id."},
@@ -53,17 +55,17 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    people = me, auth, tokens, projects, users
+    people = me, auth, tokens, projects, users, secrets
     for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
 
 
 def needs(method: str, path: str) -> Scope | None:
-    """What a token must be good for: anybody may ask who they are; who changes people and projects needs `admin`."""
+    """What a token must be good for: anybody may ask who they are; who changes people or secrets needs `admin`."""
     if path == f"{PREFIX}/me" or (method in SAFE and path.startswith(f"{PREFIX}/health")):
         return None
-    if path.startswith((f"{PREFIX}/users", f"{PREFIX}/projects", f"{PREFIX}/tokens")) and method not in SAFE:
+    if path.startswith(_PEOPLE) and method not in SAFE:
         # A token may revoke itself, whatever it is good for: the use case looks.
         return None if method == "DELETE" and path.startswith(f"{PREFIX}/tokens/") else Scope.ADMIN
     return read_or_write(method, path)

@@ -118,3 +118,27 @@ revisions = Table(
     Column("name", String(63), primary_key=True),
     Column("number", Integer, nullable=False),
 )
+
+#: Named secrets, sealed: a user's own (`project` unset) or a project's (`user_id` unset).
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE")),
+    Column("project", ForeignKey("projects.name", ondelete="CASCADE")),
+    Column("sealed", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("updated_by", String(63), nullable=False),
+    UniqueConstraint("user_id", "name"),
+    UniqueConstraint("project", "name"),
+)
+
+#: The values that live sessions were given, sealed; gone when they end.
+session_secrets = Table(
+    "session_secrets",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("sealed", Text, nullable=False),
+)

@@ -29,7 +29,7 @@ from gateway.errors import Conflict, SessionNotFound
 from gateway.model.job import Job
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
-from gateway.store import keys
+from gateway.store import keys, secrets
 from gateway.store.engine import about
 from gateway.store.schema import events, jobs, labels, sessions
 
@@ -92,13 +92,25 @@ def ways_to_see(caller: Principal) -> list[ColumnElement[bool]]:
     return [and_(*found, way) for way in (sessions.c.owner == caller.name, *projects)]
 
 
-def add(connection: Connection, session: Session, *, key: str | None = None, digest: str | None = None) -> None:
-    """Insert a new session and its first job. Conflict if its key made one that was deleted."""
+def add(
+    connection: Connection,
+    session: Session,
+    *,
+    key: str | None = None,
+    digest: str | None = None,
+    sealed: str | None = None,
+) -> None:
+    """Insert a new session, its first job, and what it was given in secret, sealed.
+
+    Conflict if its key made one that was deleted.
+    """
     if key is not None:
         keys.check(connection, session, key)
     row = values_of(session) | {"idempotency_key": key, "idempotency_digest": digest}
     connection.execute(_ADD_SESSION, row)
     connection.execute(_ADD_JOB, session.job.model_dump())
+    if sealed is not None:
+        secrets.give(connection, session.id, sealed)
     if session.plan.labels:
         named = session.plan.labels.items()
         connection.execute(_ADD_LABELS, [{"session_id": session.id, "name": n, "value": v} for n, v in named])
@@ -257,6 +269,8 @@ def save(connection: Connection, before: Session, after: Session, now: datetime)
     if after.job != before.job:
         job = after.job.model_dump(exclude={"session_id", "attempt"})
         connection.execute(_SAVE_JOB, job | {"the_id": after.id, "the_attempt": after.job.attempt})
+    if after.phase.ended and after.plan.secrets:
+        secrets.take_back(connection, after.id)
     append_events(connection, changes(before, after))
     return after
 

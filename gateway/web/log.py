@@ -1,7 +1,9 @@
 """Structured logs: one line an event, JSON for machines or text for people, also what libraries log."""
 
 import logging
+import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -19,6 +21,7 @@ def configure(form: str = "json", level: str = "info") -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
+        hide_secrets,
     ]
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -55,6 +58,23 @@ class _Lines(structlog.WriteLogger):
     def __init__(self, name: str = "", *_: Any) -> None:
         super().__init__(sys.stderr)
         self.name = name
+
+
+_TELLING = re.compile(r"(^|_)(secrets?|tokens?|passwords?|authorization|cookies?|bearer|credentials?|values)($|_)")
+
+
+def hide_secrets(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Whatever a line calls by a telling name is not said, at any depth; numbers and yes or no are."""
+    del logger, name
+    return {key: _hidden(key, value) for key, value in event.items()}
+
+
+def _hidden(key: str, value: Any) -> Any:
+    if _TELLING.search(key.lower()) and not isinstance(value, bool | int | float | None):
+        return "***"
+    if isinstance(value, Mapping):
+        return {inner: _hidden(str(inner), part) for inner, part in value.items()}
+    return value
 
 
 def _drop_colours(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

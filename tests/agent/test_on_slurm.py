@@ -186,7 +186,7 @@ class Job:
         def look() -> Endpoint | None:
             said = parse(self.show("%k"))
             assert not isinstance(said, Ended), self.log
-            return said
+            return said if isinstance(said, Endpoint) else None
 
         return until(look, "ready")
 

@@ -13,6 +13,7 @@ from gateway.core.context import Cluster, Gateway
 from gateway.core.leases import Hold, moment
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import ClusterLoop
+from gateway.identity.keyring import Keyring
 from gateway.model.api import SessionRequest
 from gateway.model.image import Image
 from gateway.model.lease import Lease, Server
@@ -122,6 +123,7 @@ async def world(tmp_path: Path, recipes: Path, database: Database) -> AsyncItera
         clusters={"c": cluster},
         catalogue=Catalogue([recipes]),
         agents=agents,
+        vault=Keyring(settings.state_dir / "secrets.keys"),
         client_ca="-----BEGIN CERTIFICATE-----\n",
         clock=time,
         moment=time.moment,

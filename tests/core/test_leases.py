@@ -16,6 +16,7 @@ from gateway.core.leases import Hold, Keeper, moment
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import ClusterLoop, Reconciler
 from gateway.errors import LeaseLost
+from gateway.identity.keyring import Keyring
 from gateway.model.api import SessionRequest
 from gateway.model.image import Image
 from gateway.model.lease import Lease
@@ -111,6 +112,7 @@ async def a_server(
         clusters=clusters,
         catalogue=Catalogue([recipes]),
         agents=FakeAgents(),
+        vault=Keyring(settings.state_dir / "secrets.keys"),
         client_ca="-----BEGIN CERTIFICATE-----\n",
         clock=lambda: datetime.now(UTC),
     )

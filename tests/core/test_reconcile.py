@@ -260,9 +260,9 @@ async def test_the_same_key_gives_the_same_session(world: Any, ask: Ask) -> None
 async def test_secrets_are_staged_for_the_agent_and_stand_nowhere_else(world: Any, ask: Ask) -> None:
     session = await ask("login", parameters={"token": "hunter2"})
     staged = world.home / "sessions" / session.id / "secrets.json"
+    await world.turn()
     assert staged.stat().st_mode & 0o777 == 0o600
     assert "hunter2" in staged.read_text()
-    await world.turn()
     script = world.slurm.submitted()[0][0]
     assert "hunter2" not in script.model_dump_json()
     assert "hunter2" not in (await now(world, session)).model_dump_json()

@@ -8,7 +8,7 @@ import pytest
 from gateway.errors import ParameterInvalid, RecipeInvalid
 from gateway.model.plan import ClusterDefaults, Plan
 from gateway.model.recipe import Recipe
-from gateway.render.plan import secret_values
+from gateway.render.secret import secret_values
 
 MakeRecipe = Callable[..., Recipe]
 MakePlan = Callable[..., Plan]
@@ -160,7 +160,7 @@ def test_secrets_stay_out_of_the_plan(make_recipe: MakeRecipe, plan_of: MakePlan
     plan = plan_of(recipe, answers)
     assert plan.secrets == {"HF_TOKEN": "token"}
     assert "hf_very_secret" not in plan.model_dump_json()
-    assert secret_values(recipe, answers) == {"HF_TOKEN": "hf_very_secret"}
+    assert secret_values(recipe, answers, {}) == {"HF_TOKEN": "hf_very_secret"}
 
 
 def test_a_served_model_needs_a_name(make_recipe: MakeRecipe, plan_of: MakePlan) -> None:

@@ -20,6 +20,7 @@ from gateway.web import streams
 from gateway.web.app import Part, Web, api
 from gateway.web.caller import Caller
 from gateway.web.errors import status_of
+from gateway.web.log import hide_secrets
 from gateway.web.serving import listen, running
 
 TOKEN = "t0ken"
@@ -280,3 +281,9 @@ def test_a_port_that_is_taken_is_told_at_once() -> None:
 @pytest.mark.parametrize("kind", tree(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_status(kind: type[SluiceError]) -> None:
     assert 400 <= status_of(kind) < 600
+
+
+def test_a_line_does_not_say_what_it_calls_secret() -> None:
+    told = {"event": "x", "token": "a", "tokens": 5, "headers": {"Authorization": "b", "Accept": "c"}, "name": "hub"}
+    said = hide_secrets(None, "", told)
+    assert said == {**told, "token": "***", "headers": {"Authorization": "***", "Accept": "c"}}

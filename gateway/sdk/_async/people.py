@@ -6,6 +6,7 @@ from gateway.model.api import Page
 from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest
 from gateway.model.principal import Role
 from gateway.model.project import MemberRequest, NewProject, ProjectRequest, ProjectState, ProjectView
+from gateway.model.secret import SecretView
 from gateway.model.token import NewTokenView, TokenRequest, TokenView
 from gateway.model.user import NewUser, UserRequest, UserState, UserView
 from gateway.sdk import wire
@@ -101,6 +102,33 @@ class AsyncUsers:
 
     async def remove(self, name: str) -> UserView:
         return wire.read(UserView, await self._transport.send(wire.write("DELETE", f"/users/{wire.quoted(name)}")))
+
+
+class AsyncSecrets:
+    """Named secrets: yours, and those of your projects. Values go in and never come out."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> Sequence[SecretView]:
+        """Those that you may use."""
+        return wire.read(Page[SecretView], await self._transport.send(wire.get("/secrets"))).items
+
+    async def get(self, name: str, *, project: str | None = None) -> SecretView:
+        """Whose it is, and when it got its value. SecretNotFound."""
+        return wire.read(SecretView, await self._transport.send(wire.get(_secret(name), project=project)))
+
+    async def set(self, name: str, value: str, *, project: str | None = None) -> SecretView:
+        """Keep a value, in the place of the one before."""
+        return wire.read(SecretView, await self._transport.send(wire.secret("PUT", _secret(name), project, value)))
+
+    async def remove(self, name: str, *, project: str | None = None) -> None:
+        """SecretNotFound."""
+        await self._transport.send(wire.secret("DELETE", _secret(name), project))
+
+
+def _secret(name: str) -> str:
+    return f"/secrets/{wire.quoted(name)}"
 
 
 def _project(name: str) -> str:

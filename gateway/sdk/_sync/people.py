@@ -7,6 +7,7 @@ from gateway.model.api import Page
 from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest
 from gateway.model.principal import Role
 from gateway.model.project import MemberRequest, NewProject, ProjectRequest, ProjectState, ProjectView
+from gateway.model.secret import SecretView
 from gateway.model.token import NewTokenView, TokenRequest, TokenView
 from gateway.model.user import NewUser, UserRequest, UserState, UserView
 from gateway.sdk import wire
@@ -102,6 +103,33 @@ class Users:
 
     def remove(self, name: str) -> UserView:
         return wire.read(UserView, self._transport.send(wire.write("DELETE", f"/users/{wire.quoted(name)}")))
+
+
+class Secrets:
+    """Named secrets: yours, and those of your projects. Values go in and never come out."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Sequence[SecretView]:
+        """Those that you may use."""
+        return wire.read(Page[SecretView], self._transport.send(wire.get("/secrets"))).items
+
+    def get(self, name: str, *, project: str | None = None) -> SecretView:
+        """Whose it is, and when it got its value. SecretNotFound."""
+        return wire.read(SecretView, self._transport.send(wire.get(_secret(name), project=project)))
+
+    def set(self, name: str, value: str, *, project: str | None = None) -> SecretView:
+        """Keep a value, in the place of the one before."""
+        return wire.read(SecretView, self._transport.send(wire.secret("PUT", _secret(name), project, value)))
+
+    def remove(self, name: str, *, project: str | None = None) -> None:
+        """SecretNotFound."""
+        self._transport.send(wire.secret("DELETE", _secret(name), project))
+
+
+def _secret(name: str) -> str:
+    return f"/secrets/{wire.quoted(name)}"
 
 
 def _project(name: str) -> str:

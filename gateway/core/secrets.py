@@ -1,0 +1,154 @@
+"""Secrets: kept sealed, never shown, opened for a session of who may use them; and what sessions were given."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
+from ulid import ULID
+
+from gateway.core.context import Gateway
+from gateway.core.ports import Vault
+from gateway.errors import Forbidden, SecretNotFound
+from gateway.model.principal import Principal, Role, Scope
+from gateway.model.secret import KeptSecret, SecretRequest, SecretView, about_session
+from gateway.store import projects
+from gateway.store import secrets as store
+from gateway.store.database import Database
+
+_AT_ONCE = 200
+
+
+async def list_secrets(gateway: Gateway, caller: Principal) -> list[SecretView]:
+    """Those that the caller may use, without their values."""
+    return await gateway.db.read(store.find, caller)
+
+
+async def get(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> SecretView:
+    """SecretNotFound."""
+    kept = await gateway.db.read(store.get, caller, name, project)
+    return SecretView.model_validate(kept, from_attributes=True)
+
+
+async def put(
+    gateway: Gateway, caller: Principal, name: str, request: SecretRequest, project: str | None = None
+) -> SecretView:
+    """Keep a value under a name, in the place of the one before. A project's is set by its managers."""
+    _may_keep(caller, project)
+    secret_id, now = str(ULID()), gateway.clock()
+    kept = KeptSecret(
+        id=secret_id,
+        name=name,
+        user_id=caller.id if project is None else None,
+        project=project,
+        sealed="",
+        created_at=now,
+        updated_at=now,
+        updated_by=caller.name,
+    )
+    sealed = gateway.vault.seal(request.value.get_secret_value(), kept.about)
+
+    def write(connection: Connection) -> SecretView:
+        if project is not None:
+            _manager(caller, projects.get(connection, caller, project).name)
+        return store.put(connection, caller, kept.model_copy(update={"sealed": sealed}))
+
+    return await gateway.db.write(write)
+
+
+async def remove(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> None:
+    """Sessions that were given it keep it until they end."""
+    _may_keep(caller, project)
+
+    def write(connection: Connection) -> None:
+        if project is not None:
+            _manager(caller, projects.get(connection, caller, project).name)
+        store.remove(connection, store.get(connection, caller, name, project).id)
+
+    await gateway.db.write(write)
+
+
+async def resolve(gateway: Gateway, caller: Principal, project: str, wanted: Mapping[str, bool]) -> dict[str, str]:
+    """The values of these names for a session in the project. SecretNotFound for one that is needed (True)."""
+    if not wanted:
+        return {}
+    found = await gateway.db.read(store.usable, caller, project, list(wanted))
+    missing = sorted(name for name, needed in wanted.items() if needed and name not in found)
+    if missing:
+        raise SecretNotFound(
+            f"neither you nor project {project} has a secret {missing[0]!r}",
+            hint=f"Set it: sluice secret set {missing[0]}.",
+        )
+    return {name: gateway.vault.open_sealed(kept.sealed, kept.about) for name, kept in found.items()}
+
+
+def seal_for(gateway: Gateway, session_id: str, values: Mapping[str, str]) -> str:
+    """The values of a session, as they are kept until it ends."""
+    return gateway.vault.seal(json.dumps(values), about_session(session_id))
+
+
+async def given(gateway: Gateway, session_id: str) -> dict[str, str] | None:
+    """What a session was given, by variable; None if nothing is kept."""
+    sealed = await gateway.db.read(store.given, session_id)
+    if sealed is None:
+        return None
+    values: dict[str, str] = json.loads(gateway.vault.open_sealed(sealed, about_session(session_id)))
+    return values
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What a rotation did: `begun` says whether it made a key, or went on where one had been broken off."""
+
+    key: str
+    begun: bool
+    sealed_again: int
+    forgotten: tuple[str, ...]
+
+
+async def rotate(db: Database, vault: Vault) -> Rotation:
+    """Make a new key and seal everything with it; broken off anywhere, the next call goes on from there.
+
+    The key before stays in the file until the next rotation: a server may be about to write what it has just sealed.
+    Keys from the environment are not ours to make: then everything is sealed with the first of them.
+    """
+    left = await db.read(store.sealed_otherwise, vault.current, 1)
+    begun = not left and vault.in_file
+    before = vault.ids
+    if begun:
+        vault.add()
+    count = await _seal_again(db, vault)
+    old = before[1:] if begun else ()
+    used = await db.read(store.keys_in_use, old)
+    forgotten = tuple(key for key in old if key not in used)
+    if forgotten:
+        vault.forget(forgotten)
+    return Rotation(vault.current, begun, count, forgotten)
+
+
+async def _seal_again(db: Database, vault: Vault) -> int:
+    count = 0
+    while places := await db.read(store.sealed_otherwise, vault.current, _AT_ONCE):
+        again = []
+        for place in places:
+            kind, row_id, sealed = place
+            about = f"{kind}:{row_id}"
+            again.append((place, vault.seal(vault.open_sealed(sealed, about), about)))
+        await db.write(partial(store.seal_again, places=again))
+        count += len(again)
+    return count
+
+
+def _may_keep(caller: Principal, project: str | None) -> None:
+    caller.require(Scope.ADMIN)
+    if not caller.id or caller.session is not None:
+        raise Forbidden("you are nobody who could keep secrets")
+    if project is None and caller.project is not None:
+        raise Forbidden("this token is held to a project: it keeps the project's secrets alone", hint="Add --project.")
+
+
+def _manager(caller: Principal, project: str) -> None:
+    """Those who may not know of a project never get here: for them there is none."""
+    if not caller.has_role(project, Role.MANAGER):
+        raise Forbidden(f"only managers of project {project} keep its secrets")
