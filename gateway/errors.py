@@ -36,6 +36,7 @@
     ├── TooMany                  you ask for more than you may have at once, or in a minute
     ├── SessionFailed            a session that was waited for ended otherwise; its own words are in the message
     ├── TimedOut                 it did not happen in the time given
+    ├── AuditBroken              the audit log is not what was written: a row is missing or was changed
     ├── ImageBuildFailed         a build ran and failed; its last lines are in the message
     └── ClusterError             the local cluster cannot be built, started or ended
 
@@ -206,6 +207,10 @@ class SessionFailed(SluiceError):
 class TimedOut(SluiceError):
     code = "timed_out"
     retryable = True
+
+
+class AuditBroken(SluiceError):
+    code = "audit_broken"
 
 
 class ImageBuildFailed(SluiceError):

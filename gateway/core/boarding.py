@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from gateway.core import projects, sessions, unix, users
+from gateway.core import audit, projects, sessions, unix, users
 from gateway.core.context import Cluster, Gateway
 from gateway.errors import Conflict, Forbidden, SluiceError, UserNotFound
 from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest, Step
@@ -78,7 +78,7 @@ async def take_on(gateway: Gateway, caller: Principal, name: str, request: Board
     for share in project.shares:
         account = next(each for each in accounts if each.cluster == share.cluster)
         await _associate(work, gateway.cluster(share.cluster), account.name, share.account, share.qos)
-    return work.view(name)
+    return await _told(gateway, caller, "user.take_on", work.view(name), dry=request.dry_run)
 
 
 async def see_off(gateway: Gateway, caller: Principal, name: str, request: LeaveRequest) -> BoardView:
@@ -102,7 +102,16 @@ async def see_off(gateway: Gateway, caller: Principal, name: str, request: Leave
         await _dissociate(work, cluster, account.name, mine)
         if request.archive and not live:
             await _archive(work, cluster, account.name)
-    return work.view(name)
+    return await _told(gateway, caller, "user.see_off", work.view(name), dry=request.dry_run)
+
+
+async def _told(gateway: Gateway, caller: Principal, action: str, view: BoardView, *, dry: bool) -> BoardView:
+    """What was done on the clusters, for the audit log; what was done here has rows of its own."""
+    if not dry:
+        steps = {step.what: step.outcome for step in view.steps}
+        told = audit.by(gateway, caller)
+        await gateway.db.write(audit.record, told, action, "user", view.user, details={**steps})
+    return view
 
 
 async def _associate(work: _Work, cluster: Cluster, user: str, account: str, qos: tuple[str, ...]) -> None:

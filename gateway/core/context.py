@@ -11,6 +11,7 @@ from gateway.core.cost import Cost
 from gateway.core.feed import Feed
 from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell, Vault
 from gateway.core.recipes import Catalogue
+from gateway.core.witness import Witness
 from gateway.errors import ClusterNotFound
 from gateway.settings import ClusterSettings, Settings
 from gateway.store.database import Database
@@ -47,6 +48,8 @@ class Cluster:
 class Gateway:
     """`work` is rung when there is something to reconcile, `news` when events were written; `feed` holds the newest.
 
+    `witness` tells the audit log what was refused.
+
     `moment` gives seconds on a clock that nobody sets. `instance` is this gateway's own name among those that share a
     Slurm; replicas have the same.
     """
@@ -64,9 +67,11 @@ class Gateway:
     work: Bell = field(default_factory=Bell)
     news: Bell = field(default_factory=Bell)
     feed: Feed = field(init=False)
+    witness: Witness = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feed", Feed(self.db, self.news))
+        object.__setattr__(self, "witness", Witness(self.db, self.clock))
 
     def cluster(self, name: str | None = None) -> Cluster:
         """The named cluster, or the default one."""

@@ -15,11 +15,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from gateway import data
-from gateway.core import definitions
+from gateway.core import audit, definitions
 from gateway.core.context import Cluster, Gateway
 from gateway.core.definitions import BASE, Definition
 from gateway.core.ports import CommandResult, Shell
 from gateway.errors import ImageBuildFailed, ImageMissing, Invalid, Unavailable
+from gateway.model.audit import AuditLine
 from gateway.model.image import Image
 from gateway.model.plan import PinnedImage
 from gateway.store import images as store
@@ -85,7 +86,7 @@ async def adopt(db: Database, cluster: Cluster) -> Sequence[Image]:
     gone = [image for image in known if image.path == _path(folder, image) and image.path not in paths]
     new = [image for image in there if image not in known]
     if new or gone:
-        await db.write(lambda connection: _record(connection, new, gone))
+        await db.write(_record, new, gone)
     return there
 
 
@@ -122,7 +123,7 @@ async def build(
             progress=progress,
         )
     image = await _build(shell, cluster, definition, given, base, compression, force=force, progress=progress)
-    await db.write(lambda connection: store.save(connection, image))
+    await db.write(_made, image, "image.build")
     return image
 
 
@@ -144,7 +145,7 @@ async def add(db: Database, cluster: Cluster, name: str, path: str, *, now: date
         raise Invalid(f"{name!r} cannot be the name of an image", hint="Lower-case letters, digits and dashes.")
     found, facts = await _hashed(cluster, path)
     image = Image(cluster=cluster.name, name=name, sha256=facts["sha256"], path=found, size=facts["size"], built_at=now)
-    await db.write(lambda connection: store.save(connection, image))
+    await db.write(_made, image, "image.add")
     return image
 
 
@@ -262,11 +263,26 @@ def _path(folder: str, image: Image) -> str:
     return f"{folder}/{image.name}-{image.sha256[:12]}.sif"
 
 
+def _made(connection: Connection, image: Image, action: str) -> None:
+    """Keep an image that somebody made known."""
+    store.save(connection, image)
+    _tell(connection, audit.by_operator(), action, image)
+
+
 def _record(connection: Connection, new: Sequence[Image], gone: Sequence[Image]) -> None:
+    """Keep what was found in the folder, forget what is gone from it: the gateway does so by itself."""
+    told = audit.by_system(datetime.now(UTC))
     for image in gone:
         store.remove(connection, image)
+        _tell(connection, told, "image.forget", image)
     for image in new:
         store.save(connection, image)
+        _tell(connection, told, "image.adopt", image)
+
+
+def _tell(connection: Connection, told: AuditLine, action: str, image: Image) -> None:
+    said: audit.Details = {"cluster": image.cluster, "sha256": image.sha256, "path": image.path}
+    audit.record(connection, told, action, "image", image.name, details=said)
 
 
 def _last(text: str) -> str:

@@ -2,8 +2,10 @@
 
 import secrets
 from datetime import timedelta
-from functools import partial
 
+from sqlalchemy import Connection
+
+from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.errors import Forbidden, NotReady, Unauthenticated
 from gateway.model.api import OpeningView
@@ -25,8 +27,13 @@ async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
         raise NotReady(f"session {session.name} has no pages now: it is {session.word}")
     code, now = secrets.token_urlsafe(32), gateway.clock()
     until = now + LIFE
-    keep = partial(openings.add, session_id=session.id, owner=session.owner, now=now, until=until)
-    await gateway.db.write(keep, digest(code))
+    told = audit.by(gateway, caller)
+
+    def write(connection: Connection) -> None:
+        openings.add(connection, digest(code), session_id=session.id, owner=session.owner, now=now, until=until)
+        audit.record_session(connection, told, "session.open", session)
+
+    await gateway.db.write(write)
     domain = gateway.settings.proxy.session_domain
     place = f"//{session.name}.{domain}/" if domain else f"/s/{session.name}/"
     return OpeningView(url=f"{place}?{CODE}={code}", expires_at=until)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection
 
+from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.core.users import settled
 from gateway.errors import Conflict, Forbidden, Invalid, UserNotFound
@@ -33,8 +34,12 @@ async def create(gateway: Gateway, caller: Principal, request: NewProject) -> Pr
         created_at=gateway.clock(),
     )
 
+    told = audit.by(gateway, caller)
+
     def write(connection: Connection) -> ProjectView:
         store.add(connection, project)
+        said = project.model_dump(mode="json", include={"title", "labels", "shares"})
+        audit.record(connection, told, "project.create", "project", project.name, project=project.name, details=said)
         return store.get(connection, caller, project.name)
 
     return await gateway.db.write(write)
@@ -44,6 +49,7 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: Projec
     """Title and labels by a manager, accounts on clusters by an operator."""
     caller.require(Scope.ADMIN)
     _check_shares(gateway, request.shares or ())
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
@@ -54,6 +60,8 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: Projec
         if request.shares is not None:
             values["shares"] = request.shares
         store.save(connection, _project(view).model_copy(update=values))
+        said = request.model_dump(mode="json", exclude_none=True)
+        audit.record(connection, told, "project.change", "project", name, project=name, details=said)
         return store.get(connection, caller, name)
 
     return await gateway.db.write(write)
@@ -62,12 +70,14 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: Projec
 async def archive(gateway: Gateway, caller: Principal, name: str, *, state: ProjectState = "archived") -> ProjectView:
     """Nothing new starts in an archived project; what was stays to be read. By an operator, who can undo it."""
     _operator(caller, "archive projects")
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
         if name == DEFAULT:
             raise Conflict(f"the project {DEFAULT} is always there")
         store.save(connection, _project(view).model_copy(update={"state": state}))
+        audit.record(connection, told, "project.archive", "project", name, project=name, details={"state": state})
         return store.get(connection, caller, name)
 
     return await gateway.db.write(write)
@@ -76,6 +86,7 @@ async def archive(gateway: Gateway, caller: Principal, name: str, *, state: Proj
 async def set_member(gateway: Gateway, caller: Principal, name: str, user: str, role: Role) -> ProjectView:
     """By a manager, who names a user by their full name: whom they may not list they may still take in."""
     caller.require(Scope.ADMIN)
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
@@ -84,6 +95,7 @@ async def set_member(gateway: Gateway, caller: Principal, name: str, user: str, 
         if user_id is None:
             raise UserNotFound(f"there is no user {user!r}", hint="They must have signed in once, or been added.")
         store.set_member(connection, name, user_id, Member(user=user, role=role))
+        audit.record(connection, told, "member.set", "user", user, project=name, details={"role": role.value})
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)
@@ -94,6 +106,7 @@ async def set_member(gateway: Gateway, caller: Principal, name: str, user: str, 
 async def remove_member(gateway: Gateway, caller: Principal, name: str, user: str) -> ProjectView:
     """No error if they were none. Sessions that they have go on: stop them, if they should not."""
     caller.require(Scope.ADMIN)
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
@@ -101,6 +114,7 @@ async def remove_member(gateway: Gateway, caller: Principal, name: str, user: st
         user_id = users.id_of(connection, user)
         if user_id is not None:
             store.remove_member(connection, name, user_id)
+            audit.record(connection, told, "member.remove", "user", user, project=name)
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from gateway.core import pace
+from gateway.core import audit, pace
 from gateway.core.acts import ACTS, Age, Change
 from gateway.core.context import Cluster, Gateway
 from gateway.core.intents import Intents
@@ -272,9 +272,14 @@ class ClusterLoop:
         changed = [(before, after) for before, after in changes if before != after]
         recorded = {after.id: after for before, after in changes if before == after}
         if changed:
-            saved = await self._write(
-                lambda connection: [store.save(connection, before, after, now) for before, after in changed]
-            )
+
+            def write(connection: Connection) -> list[Session | None]:
+                saved = [store.save(connection, before, after, now) for before, after in changed]
+                kept = [pair for pair, session in zip(changed, saved, strict=True) if session is not None]
+                audit.record_saved(connection, kept, now)
+                return saved
+
+            saved = await self._write(write)
             recorded |= {session.id: session for session in saved if session is not None}
             self._gateway.news.ring()
         return recorded
@@ -301,8 +306,8 @@ class ClusterLoop:
             current = store.reread(connection, session.id)
             if current is not None and current.job.attempt == session.job.attempt:
                 after = change(current, now)
-                if after != current:
-                    store.save(connection, current, after, now)
+                if after != current and store.save(connection, current, after, now) is not None:
+                    audit.record_saved(connection, [(current, after)], now)
 
         await self._write(write)
         self._gateway.news.ring()

@@ -1,13 +1,13 @@
 """Secrets: kept sealed, never shown, opened for a session of who may use them; and what sessions were given."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from sqlalchemy import Connection
 from ulid import ULID
 
+from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.core.ports import Vault
 from gateway.errors import Forbidden, SecretNotFound
@@ -16,6 +16,7 @@ from gateway.model.secret import KeptSecret, SecretRequest, SecretView, about_se
 from gateway.store import projects
 from gateway.store import secrets as store
 from gateway.store.database import Database
+from gateway.store.secrets import Place
 
 _AT_ONCE = 200
 
@@ -49,10 +50,14 @@ async def put(
     )
     sealed = gateway.vault.seal(request.value.get_secret_value(), kept.about)
 
+    told = audit.by(gateway, caller)
+
     def write(connection: Connection) -> SecretView:
         if project is not None:
             _manager(caller, projects.get(connection, caller, project).name)
-        return store.put(connection, caller, kept.model_copy(update={"sealed": sealed}))
+        view = store.put(connection, caller, kept.model_copy(update={"sealed": sealed}))
+        audit.record(connection, told, "secret.set", "secret", name, project=project)
+        return view
 
     return await gateway.db.write(write)
 
@@ -60,11 +65,13 @@ async def put(
 async def remove(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> None:
     """Sessions that were given it keep it until they end."""
     _may_keep(caller, project)
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> None:
         if project is not None:
             _manager(caller, projects.get(connection, caller, project).name)
         store.remove(connection, store.get(connection, caller, name, project).id)
+        audit.record(connection, told, "secret.remove", "secret", name, project=project)
 
     await gateway.db.write(write)
 
@@ -135,9 +142,15 @@ async def _seal_again(db: Database, vault: Vault) -> int:
             kind, row_id, sealed = place
             about = f"{kind}:{row_id}"
             again.append((place, vault.seal(vault.open_sealed(sealed, about), about)))
-        await db.write(partial(store.seal_again, places=again))
+        await db.write(_sealed_again, again, vault.current)
         count += len(again)
     return count
+
+
+def _sealed_again(connection: Connection, places: Sequence[tuple[Place, str]], key: str) -> None:
+    store.seal_again(connection, places)
+    said: audit.Details = {"sealed_again": len(places)}
+    audit.record(connection, audit.by_operator(), "key.rotate", "key", key, details=said)
 
 
 def _may_keep(caller: Principal, project: str | None) -> None:

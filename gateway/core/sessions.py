@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from gateway.core import images, placement, secrets
+from gateway.core import audit, images, placement, secrets
 from gateway.core.context import Cluster, Gateway
 from gateway.core.placement import Placement
 from gateway.core.scripts import script_for, script_of
@@ -50,8 +50,14 @@ async def create(
         job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
     )
     sealed = secrets.seal_for(gateway, session_id, asked.secrets) if asked.secrets else None
+    told = audit.by(gateway, caller)
+
+    def write(connection: Connection) -> None:
+        store.add(connection, session, key=idempotency_key, digest=digest, sealed=sealed)
+        audit.record_session(connection, told, "session.create", session, _asked(session))
+
     try:
-        await gateway.db.write(store.add, session, key=idempotency_key, digest=digest, sealed=sealed)
+        await gateway.db.write(write)
     except IntegrityError as error:
         if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
             return earlier, False
@@ -76,6 +82,7 @@ async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
 
 async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
     """Ask for the end of a session, in any phase, any number of times; the reconcile loop brings it about."""
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> Session:
         session, now = store.get(connection, caller, ref), gateway.clock()
@@ -83,6 +90,7 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
         if session.phase.ended or session.stop_requested_at is not None:
             return session
         after = session.model_copy(update={"stop_requested_at": now})
+        audit.record_session(connection, told, "session.stop", session)
         return store.save(connection, session, after, now) or session
 
     session = await gateway.db.write(write)
@@ -100,7 +108,26 @@ async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool =
     if files:
         cluster = gateway.cluster(session.cluster)
         await cluster.files.remove(session.unix_user, directory(cluster, session))
-    await gateway.db.write(store.remove, session)
+    told = audit.by(gateway, caller)
+
+    def write(connection: Connection) -> None:
+        store.remove(connection, session)
+        audit.record_session(connection, told, "session.delete", session, {"files": files})
+
+    await gateway.db.write(write)
+
+
+def _asked(session: Session) -> audit.Details:
+    """What the audit log says of a new session; the answers to its parameters are nobody else's business."""
+    plan = session.plan
+    return {
+        "recipe": plan.recipe,
+        "recipe_version": plan.version,
+        "image_sha256": plan.image.sha256,
+        "cluster": session.cluster,
+        "unix_user": session.unix_user,
+        "resources": plan.resources.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def _may_change(caller: Principal, session: Session) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import unix
+from gateway.core import audit, unix
 from gateway.core.context import Gateway
 from gateway.errors import Conflict, SluiceError, Unavailable
+from gateway.model.audit import AuditLine, Way
 from gateway.model.claims import ClaimRules, Described, describe
 from gateway.model.user import RESERVED, Identity, Person, UnixAccount, User, UserState, spelled
 from gateway.store import projects, users
 
 
-async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any]) -> Person:
+async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any], *, origin: Way = "api") -> Person:
     """The user whom the provider means, made if they are new; in whichever state they are.
 
     Only issuer and subject find somebody: a name or an e-mail address that somebody else had gives nothing of theirs.
@@ -24,6 +25,7 @@ async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any])
     told = describe(claims, rules, await gateway.db.read(projects.known))
     accounts, note = await _accounts(gateway, told) if told.unix is not None else ((), "")
     new_id, now = str(ULID()), gateway.clock()
+    asked = audit.by_nobody(gateway, origin)
 
     def write(connection: Connection) -> Person:
         user = users.by_identity(connection, identity)
@@ -36,6 +38,7 @@ async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any])
                 created_at=now,
             )
             users.add(connection, user, identity=identity)
+            _admitted(connection, asked, user, identity.issuer)
             note_two = _give(connection, user, accounts)
             if note_two:
                 users.save(connection, user.model_copy(update={"note": note_two}))
@@ -46,6 +49,7 @@ async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any])
         users.seen(connection, user, now, groups=told.groups, title=told.title, email=told.email)
         if rules.groups:
             users.set_group_roles(connection, user.id, told.roles)
+        audit.record(connection, audit.known(asked, user), "sign.in", "user", user.name, details={"state": user.state})
         return users.person_of(connection, user.id)
 
     return await gateway.db.write(write)
@@ -55,15 +59,23 @@ async def meet(gateway: Gateway, account: UnixAccount) -> Person:
     """A Unix user of a login node who is new here: let in, or kept waiting, as the site wants it."""
     state: UserState = "active" if gateway.settings.identity.socket_unknown == "admit" else "pending"
     new_id, now = str(ULID()), gateway.clock()
+    asked = audit.by_nobody(gateway, "socket")
 
     def write(connection: Connection) -> Person:
         user = users.by_unix(connection, account.cluster, account.name)
         if user is None:
             user = User(id=new_id, name=_free(connection, account.name), state=state, created_at=now)
             users.add(connection, user, unix=(account,))
+            _admitted(connection, asked, user, f"Unix user on {account.cluster}")
         return users.person_of(connection, user.id)
 
     return await gateway.db.write(write)
+
+
+def _admitted(connection: Connection, asked: AuditLine, user: User, known_by: str) -> None:
+    """Somebody new: a user was made, let in or waiting."""
+    said: audit.Details = {"state": user.state, "by": known_by}
+    audit.record(connection, audit.known(asked, user), "user.admit", "user", user.name, details=said)
 
 
 async def _accounts(gateway: Gateway, told: Described) -> tuple[tuple[UnixAccount, ...], str]:

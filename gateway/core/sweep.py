@@ -7,16 +7,17 @@ that look like strays. Only what two sweeps have seen the same is ended: rows ma
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
+from gateway.core import audit
 from gateway.core.context import Cluster, Gateway
 from gateway.errors import SluiceError
 from gateway.model import orphan as judge
 from gateway.model.orphan import Orphan, Stray
+from gateway.model.session import Session
 from gateway.store import orphans as store
 from gateway.store import sessions
 
@@ -97,7 +98,15 @@ class Sweep:
         job, name = stray.job, self._cluster.name
         if stray.adopt is not None and stray.owner is not None:
             of, to = stray.owner.session_id, stray.adopt
-            if not await self._write(partial(store.adopt, session_id=of, before=job.job_id, after=to)):
+
+            def adopt(connection: Connection) -> bool:
+                adopted = store.adopt(connection, of, job.job_id, to)
+                if adopted and (session := sessions.reread(connection, of)) is not None:
+                    now = audit.by_system(self._gateway.clock())
+                    audit.record_session(connection, now, "job.adopt", session, {"instead_of": job.job_id})
+                return adopted
+
+            if not await self._write(adopt):
                 return
             log.warning("job adopted", cluster=name, session=stray.owner.session_id, job_id=stray.adopt)
         if not await self._sure():
@@ -109,6 +118,7 @@ class Sweep:
         def write(connection: Connection) -> None:
             store.add(connection, [orphan])
             session = sessions.reread(connection, stray.owner.session_id) if stray.owner else None
+            _ended(connection, orphan, session)
             if session is not None:
                 data = {"kind": stray.kind.value, "job_id": job.job_id}
                 sessions.append_events(
@@ -118,3 +128,18 @@ class Sweep:
         await self._write(write)
         self._gateway.news.ring()
         log.warning("orphan ended", cluster=name, kind=stray.kind.value, job_id=job.job_id, job=job.name, user=job.user)
+
+
+def _ended(connection: Connection, orphan: Orphan, session: Session | None) -> None:
+    """Tell the audit log that a job was ended which nobody followed."""
+    audit.record(
+        connection,
+        audit.by_system(orphan.at),
+        "job.orphan",
+        "job",
+        orphan.name,
+        project=session.project if session is not None else None,
+        session=session.id if session is not None else None,
+        job_id=orphan.job_id,
+        details={"kind": orphan.kind.value, "cluster": orphan.cluster, "unix_user": orphan.unix_user},
+    )

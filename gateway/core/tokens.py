@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy import Connection
 from ulid import ULID
 
+from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.core.users import settled
 from gateway.errors import Forbidden, Invalid
@@ -25,6 +26,8 @@ async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> 
     scopes = model.narrowed(request.scopes, caller.scopes)
     if not scopes:
         raise Invalid("the token could do nothing", hint=f"Scopes: {', '.join(Scope)}.")
+
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> TokenView:
         user_id = caller.id
@@ -51,7 +54,12 @@ async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> 
             expires_at=now + timedelta(days=request.days),
         )
         store.add(connection, token, model.digest(secret))
-        return store.get(connection, caller, token_id)
+        made = store.get(connection, caller, token_id)
+        said = made.model_dump(mode="json", include={"name", "user", "scopes", "expires_at"})
+        audit.record(
+            connection, told, "token.create", "token", token_id, project=project, session=session, details=said
+        )
+        return made
 
     view = await gateway.db.write(write)
     return NewTokenView(**view.model_dump(), token=model.spell(token_id, secret))
@@ -69,12 +77,15 @@ async def get(gateway: Gateway, caller: Principal, ref: str) -> TokenView:
 
 async def revoke(gateway: Gateway, caller: Principal, ref: str) -> TokenView:
     """When this returns no replica takes the token any more. A token may always revoke itself."""
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> TokenView:
         view = store.get(connection, caller, ref)
         if view.id != caller.token:
             caller.require(Scope.ADMIN)
         store.revoke(connection, view.id, gateway.clock())
+        said: audit.Details = {"name": view.name, "user": view.user}
+        audit.record(connection, told, "token.revoke", "token", view.id, project=view.project, details=said)
         return store.get(connection, caller, view.id)
 
     view = await gateway.db.write(write)

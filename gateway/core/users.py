@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import unix
+from gateway.core import audit, unix
 from gateway.core.context import Gateway
 from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model.principal import Principal, Role, Scope
@@ -73,12 +73,16 @@ async def create(gateway: Gateway, caller: Principal, request: NewUser) -> UserV
         created_at=gateway.clock(),
     )
 
+    told = audit.by(gateway, caller)
+
     def write(connection: Connection) -> UserView:
         if request.project is not None:
             projects.get(connection, caller, request.project)
         store.add(connection, user, identity=request.identity, unix=accounts)
         if request.project is not None:
             projects.set_member(connection, request.project, user.id, Member(user=user.name, role=Role.MEMBER))
+        said = request.model_dump(mode="json", exclude_none=True, exclude={"name"})
+        audit.record(connection, told, "user.create", "user", user.name, project=request.project, details=said)
         return store.get(connection, caller, user.name)
 
     return await gateway.db.write(write)
@@ -88,6 +92,7 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: UserRe
     """What is said of a user changes; the answer comes when no replica goes by what was."""
     caller.require(Scope.ADMIN)
     accounts = await _checked(gateway, request.unix or ())
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> UserView:
         view = store.get(connection, caller, name)
@@ -98,6 +103,8 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: UserRe
             store.set_unix(connection, view.id, accounts)
         if request.state == "disabled":
             signins.end_of_user(connection, view.id)
+        said = request.model_dump(mode="json", exclude_none=True)
+        audit.record(connection, told, "user.change", "user", name, details=said)
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)
@@ -111,6 +118,7 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
     The row and the name stay. Sessions are another matter: see gateway.core.boarding.
     """
     caller.require(Scope.ADMIN)
+    told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> UserView:
         view = store.get(connection, caller, name)
@@ -122,6 +130,7 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
             projects.remove_member(connection, project, view.id)
         user = User.model_validate(view.model_dump())
         store.save(connection, user.model_copy(update={"state": "removed", "admin": False, "operator": False}))
+        audit.record(connection, told, "user.remove", "user", name)
         return store.get(connection, caller, name)
 
     removed = await gateway.db.write(write)

@@ -9,6 +9,7 @@ from gateway.core.reconcile import Reconciler
 from gateway.core.sessions import shown
 from gateway.identity.opening import open_callers
 from gateway.model.principal import Scope
+from gateway.server.actions import naming
 from gateway.server.api import (
     auth,
     clusters,
@@ -26,7 +27,7 @@ from gateway.server.api import (
     users,
 )
 from gateway.server.api.reads import Quick
-from gateway.web import context, docs, signin
+from gateway.web import context, docs, refusals, signin
 from gateway.web.app import Part, Web, api, background, read_or_write
 from gateway.web.caller import SAFE
 from gateway.web.openapi import Api
@@ -87,7 +88,11 @@ def part(gateway: Gateway) -> Part:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with background("feed", gateway.feed.run), background("reconcile", reconciler.run):
+        async with (
+            background("witness", gateway.witness.run),
+            background("feed", gateway.feed.run),
+            background("reconcile", reconciler.run),
+        ):
             yield
 
     async def check() -> Mapping[str, str]:
@@ -103,6 +108,7 @@ def part(gateway: Gateway) -> Part:
         lifespan=lifespan,
         check=check,
         scope=needs,
+        refused=refusals.teller(gateway, naming(app)),
     )
 
 

@@ -51,6 +51,7 @@ Check = Callable[[], Awaitable[Mapping[str, str]]]
 Needs = Callable[[str, str], TokenScope | None]
 #: Given the frame: what makes the protocol of each connection, for a part that reads its requests itself.
 Entrance = Callable[["Web"], Callable[["Server"], asyncio.Protocol]]
+Refused = Callable[[Scope, SluiceError], None]
 LIVE, READY = "/health/live", "/health/ready"
 
 
@@ -86,6 +87,10 @@ def _no(path: str) -> bool:
     return False
 
 
+def _untold(scope: Scope, error: SluiceError) -> None:
+    del scope, error
+
+
 async def _well() -> Mapping[str, str]:
     return {}
 
@@ -109,7 +114,7 @@ class Part:
     bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
     beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`: what a
     token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the frame what
-    is not its own.
+    is not its own. `refused`: who is told which request was refused, and why.
     """
 
     name: str
@@ -124,6 +129,7 @@ class Part:
     check: Check = _well
     scope: Needs = read_or_write
     entrance: Entrance | None = None
+    refused: Refused = _untold
 
     def owns(self, path: str) -> bool:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)
@@ -199,6 +205,7 @@ class Web:
                 body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
                 await part.app(scope, body, self._sending(exchange, send))
             except SluiceError as error:
+                scope["state"]["refused"] = error
                 await self._refuse(exchange, error, receive, send)
             except (ConnectionAbortedError, HTTPException) as error:
                 await self._broken(exchange, error, receive, send)
@@ -206,6 +213,8 @@ class Web:
                 log.exception("request failed", path=scope["path"])
                 await self._broken(exchange, None, receive, send)
             finally:
+                if (refused := scope["state"].get("refused")) is not None:
+                    part.refused(scope, refused)
                 self._account(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -224,6 +233,7 @@ class Web:
                 log.info("websocket ended", path=scope["path"], **scope["state"].get("log", {}))
             except SluiceError as error:
                 log.info("websocket refused", path=scope["path"], code=error.code)
+                exchange.part.refused(scope, error)
                 if not connected:
                     await receive()
                 response = exchange.part.render(error, exchange.where())

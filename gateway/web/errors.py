@@ -76,11 +76,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SluiceError)
     async def ours(request: Request, error: SluiceError) -> Response:
+        request.state.refused = error
         return respond(problem_of(error, **_where(request)))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         faults = error.errors()
+        request.state.refused = errors.Invalid("the request is not as it must be")
         found = problem(422, errors.Invalid.code, "; ".join(map(_sentence, faults)) or "invalid", **_where(request))
         found["errors"] = [{"field": _field(fault["loc"]), "message": fault["msg"]} for fault in faults]
         return respond(found)

@@ -99,7 +99,7 @@ async def _finish(gateway: Gateway, request: Request) -> Response:
         query.get("code", ""), redirect=redirect, verifier=begun.verifier, nonce=begun.nonce
     )
     identity = Identity(issuer=provider.issuer, subject=str(claims["sub"]))
-    person = await signin.admit(gateway, identity, claims)
+    person = await signin.admit(gateway, identity, claims, origin="browser")
     if person.user.state != "active":
         return pages.waiting(person.user)
     answer = RedirectResponse(begun.to, 303)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -65,6 +65,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Database:
     return database
 
 
+@settings(deadline=None)
 @given(caller=callers)
 def test_the_rows_of_a_caller_are_what_the_caller_sees(filled: Database, caller: Principal) -> None:
     seen = {session.id for session in ALL if caller.sees(session)}

@@ -48,7 +48,9 @@ async def sign_in(gateway: Gw, request: Request, said: SignInRequest) -> MeView:
     claims = await provider.id_token(said.id_token, nonce=None, access_token=said.access_token, cli=True)
     if said.access_token is not None:
         claims = await provider.userinfo(said.access_token, claims)
-    person = await signin.admit(gateway, Identity(issuer=provider.issuer, subject=str(claims["sub"])), claims)
+    person = await signin.admit(
+        gateway, Identity(issuer=provider.issuer, subject=str(claims["sub"])), claims, origin="cli"
+    )
     return users.me(person.principal(origin="cli"))
 
 

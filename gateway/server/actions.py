@@ -1,0 +1,56 @@
+"""What the audit log calls the operations of the API that change something; a test of the house finds any other."""
+
+from collections.abc import Mapping
+
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
+
+from gateway.web.openapi import Api
+from gateway.web.refusals import Naming, Wanted
+
+#: By operation id: the action, the kind of its object, and the parameter of the path that names the object.
+ACTIONS: Mapping[str, tuple[str, str, str]] = {
+    "createSession": ("session.create", "session", ""),
+    "stopSession": ("session.stop", "session", "ref"),
+    "deleteSession": ("session.delete", "session", "ref"),
+    "openSession": ("session.open", "session", "ref"),
+    "setSecret": ("secret.set", "secret", "name"),
+    "removeSecret": ("secret.remove", "secret", "name"),
+    "createToken": ("token.create", "token", ""),
+    "revokeToken": ("token.revoke", "token", "ref"),
+    "createUser": ("user.create", "user", ""),
+    "changeUser": ("user.change", "user", "name"),
+    "takeOn": ("user.take_on", "user", "name"),
+    "seeOff": ("user.see_off", "user", "name"),
+    "removeUser": ("user.remove", "user", "name"),
+    "createProject": ("project.create", "project", ""),
+    "changeProject": ("project.change", "project", "name"),
+    "archiveProject": ("project.archive", "project", "name"),
+    "setMember": ("member.set", "user", "user"),
+    "removeMember": ("member.remove", "user", "user"),
+    "signIn": ("sign.in", "user", ""),
+}
+#: Operations that are no GET and change nothing.
+CHANGES_NOTHING = frozenset({"renderRecipe"})
+
+
+def naming(app: Api) -> Naming:
+    """Finds the operation that a request asks for, also where it was refused before any route was looked at."""
+
+    def name(scope: Scope) -> Wanted | None:
+        for route in app.routes:
+            if not isinstance(route, APIRoute):
+                continue
+            match, found = route.matches(scope)
+            if match is not Match.FULL:
+                continue
+            given = {key: str(value) for key, value in found["path_params"].items()}
+            action, kind, key = ACTIONS.get(route.operation_id or "", (f"{scope['method']} {route.path}", "", ""))
+            objects = given.get(key, "") if key else " ".join(given.values())
+            project = given.get("name") if kind == "project" or key == "user" else None
+            dry = {"dry_run": "true"} if b"dry_run=" in scope.get("query_string", b"") else {}
+            return Wanted(action, kind, objects, project, dry)
+        return None
+
+    return name
