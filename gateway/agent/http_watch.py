@@ -13,6 +13,7 @@ from typing import List, Optional
 _MAX_HEAD = 128 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)")
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*(?=\r\n)")
+_CLOSE = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b")
 _REQUEST_WORDS = 3  # method, target, version
 _OK, _MULTIPLE, _SWITCHING = 200, 300, 101
 _CLOSED = 1 << 62  # a body that ends with the connection
@@ -122,14 +123,18 @@ class Reader:
 
 
 class HttpWatch:
-    """Both directions of one connection. `requests` counts those begun, `in_flight` those not answered yet."""
+    """Both directions of one connection. `requests` counts those begun, `in_flight` those not answered yet.
 
-    __slots__ = ("_answers", "_asked", "_methods", "opaque", "requests")
+    `last`: one side has said that it closes after this message, so the end of the connection is part of the talk.
+    """
+
+    __slots__ = ("_answers", "_asked", "_methods", "last", "opaque", "requests")
 
     def __init__(self) -> None:
         self._asked = Reader()
         self._answers = Reader()
         self._methods: List[bytes] = []  # of the requests that wait for their answer, oldest first
+        self.last = False
         self.opaque = False
         self.requests = 0
 
@@ -167,6 +172,7 @@ class HttpWatch:
                 if len(line) != _REQUEST_WORDS or not line[2].startswith(b"http/1."):
                     raise NotHttp
                 self._methods.append(line[0])
+                self.last = _CLOSE.search(head) is not None
                 self.requests += 1
                 reader.begin_body(head, until_close=False)
             if not reader.body(data):
@@ -206,5 +212,6 @@ class HttpWatch:
         if status < _OK:
             reader.inside = False
             return False
+        self.last = self.last or _CLOSE.search(head) is not None
         reader.begin_body(head, until_close=True, none=method == b"head" or status in (204, 304))
         return True

@@ -147,7 +147,8 @@ class Splice:
         """The service sends nothing more; True if `half`, its other half may stay open."""
         if leg is not self._leg:
             return False
-        if not self._watch.opaque and not self._watch.in_flight and not self._client_done:
+        told = self._watch.last or self._watch.opaque or self._client_done
+        if not told and not self._watch.in_flight:
             self._leg = None  # between two requests: the next one gets a connection of its own
             self._edge.resume_reading()
             return False
