@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from gateway.cli import answers, output
+from gateway.cli.project import ROLES
 from gateway.errors import Conflict, Forbidden
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def set_(
 @user.command()
 @click.argument("name")
 @click.option("--project", required=True, metavar="NAME", help="Project that they join.")
-@click.option("--role", type=click.Choice(("viewer", "member", "manager")), default="member", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="member", show_default=True, help="What they may do in it.")
 @click.option("--unix", multiple=True, metavar="CLUSTER=USER", help="Unix user there; unset: called as they are.")
 @click.option("--identity", metavar="ISSUER#SUBJECT", help="By which they will sign in.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

@@ -114,7 +114,8 @@ class ClusterLoop:
             return False
         acting = set(self._acting)
         asked = [s for s in await self._gateway.db.read(store.asked, self.name) if s.id not in acting]
-        await self._steps([session for session in asked if session.job.intent_at is None], {}, self._gateway.clock())
+        new = [session for session in asked if session.job.intent_at is None]
+        await _whole(self._steps(new, {}, self._gateway.clock()))
         return any(session.job.job_id is not None for session in asked)
 
     async def turn(self) -> float:
@@ -132,7 +133,7 @@ class ClusterLoop:
             why = self._seen.message
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
-            await self._steps(idle, seen, now)
+            await _whole(self._steps(idle, seen, now))
             if self._sweep.due(now):
                 self._do("sweep", self._sweep.run())
         if any(session.job.job_id is None or session.stop_requested_at for session in live):
@@ -311,3 +312,13 @@ class ClusterLoop:
 
         await self._write(write)
         self._gateway.news.ring()
+
+
+async def _whole(steps: Coroutine[Any, Any, None]) -> None:
+    """Not cut in two when the loop is told to end: an intent that is recorded gets its act."""
+    task = asyncio.create_task(steps)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

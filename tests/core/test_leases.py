@@ -164,9 +164,11 @@ async def test_one_server_asks_slurm_however_many_there_are(site: Site) -> None:
     servers = [await site.make() for _ in range(3)]
     for server in servers:
         server.start()
-    await until(lambda: sum(len(server.held) for server in servers) == 4)
-    ages = [server.reconciler.age() for server in servers]
-    assert sorted(name for age in ages for name in age) == ["a", "b", "c", "d"]
+
+    def asking() -> list[str]:
+        return sorted(name for server in servers for name in server.reconciler.age())
+
+    await until(lambda: asking() == ["a", "b", "c", "d"])
 
 
 async def test_a_server_that_stops_showing_life_is_replaced_and_can_write_nothing(site: Site) -> None:

@@ -97,6 +97,7 @@ def test_settings_are_toml() -> None:
                 "build_port": 2222,
                 "image_dir": "/home/images",
                 "unix_user": "alice",
+                "operator_user": "oper",
                 "default_partition": "cpu",
                 "account": "research",
             }
