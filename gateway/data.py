@@ -1,4 +1,4 @@
-"""Finds the shipped data folders (recipes, sbatch_templates, apptainer) in a wheel or in a checkout."""
+"""Finds the shipped data folders (recipes, sbatch_templates, apptainer, policies) in a wheel or in a checkout."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 _PACKAGE = Path(__file__).parent
 
 
-def folder(name: Literal["recipes", "sbatch_templates", "apptainer"]) -> Path:
+def folder(name: Literal["recipes", "sbatch_templates", "apptainer", "policies"]) -> Path:
     """The folder `name`: inside the installed package, or beside it in a checkout."""
     for candidate in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if candidate.is_dir():

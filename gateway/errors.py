@@ -5,6 +5,7 @@
     │   ├── RecipeInvalid        a recipe file is broken (file, line, column, field)
     │   ├── ParameterInvalid     an answer to a recipe's parameter is not allowed
     │   ├── SettingsInvalid      sluice.toml or the environment is wrong
+    │   ├── PolicyInvalid        a policy file is broken (file, line, column)
     │   ├── TooLarge             the request is longer than is taken here
     │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time)
     ├── NotFound                 there is no such thing, or you may not know of it
@@ -21,6 +22,7 @@
     │   └── LeaseLost            another server works for the cluster now: nothing was written
     ├── Unauthenticated          who are you?
     ├── Forbidden                you may not
+    │   └── PolicyDenied         a policy forbids it, or none permits it: `policy` names it
     ├── Unavailable              something we depend on does not answer: try again later
     │   ├── ProviderUnavailable  the identity provider does not answer: nobody new can sign in
     │   ├── SchedulerUnavailable Slurm did not answer, or not in time
@@ -77,6 +79,10 @@ class ParameterInvalid(Invalid):
 
 class SettingsInvalid(Invalid):
     code = "settings_invalid"
+
+
+class PolicyInvalid(Invalid):
+    code = "policy_invalid"
 
 
 class TooLarge(Invalid):
@@ -142,6 +148,10 @@ class Unauthenticated(SluiceError):
 
 class Forbidden(SluiceError):
     code = "forbidden"
+
+
+class PolicyDenied(Forbidden):
+    code = "policy_denied"
 
 
 class Unavailable(SluiceError):

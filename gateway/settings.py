@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,6 +22,7 @@ from gateway.errors import ClusterNotFound, SettingsInvalid
 
 ENV_PREFIX = "SLUICE_"
 ENV_SEPARATOR = "__"
+_FOLDERS = {("recipes", "folders"), ("policy", "folders")}
 _NOT_SETTINGS = {"SLUICE_CONFIG", "SLUICE_URL", "SLUICE_TOKEN"}
 
 
@@ -90,6 +92,22 @@ class ClusterSettings(Section):
 
 class RecipesSettings(Section):
     folders: tuple[Path, ...] = Field((), description="Site folders of recipes; they override shipped ones by name.")
+
+
+class PolicySettings(Section):
+    folders: tuple[Path, ...] = Field(
+        (), description="Site folders of policies (`.cedar`) and limits (`.toml`), beside the shipped policies."
+    )
+    timezone: str = Field("UTC", description="Time zone of the hours and weekdays that policies see.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone that is known here, such as Europe/Berlin") from error
+        return value
 
 
 class ServeSettings(Section):
@@ -223,6 +241,7 @@ class Settings(Section):
     default_cluster: str | None = Field(None, description="Cluster where a caller names none; unset: the only one.")
     clusters: Mapping[str, ClusterSettings] = Field({}, description="The Slurm clusters, by name.")
     recipes: RecipesSettings = Field(RecipesSettings(), description="The catalogue.")
+    policy: PolicySettings = Field(PolicySettings(), description="Who may do what, as the site says it.")
     serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
     proxy: ProxySettings = Field(ProxySettings(), description="The data plane.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
@@ -318,7 +337,7 @@ def _overlay(values: dict[str, Any], environ: Mapping[str, str]) -> None:
         place = values
         for section in sections:
             place = place.setdefault(section, {})
-        place[key] = value.split(os.pathsep) if (*sections, key) == ("recipes", "folders") else value
+        place[key] = value.split(os.pathsep) if (*sections, key) in _FOLDERS else value
 
 
 def _explained(error: ValidationError, source: Path | None) -> SettingsInvalid:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from gateway.core.context import Cluster, Gateway
 from gateway.core.cost import Cost
 from gateway.core.feed import hear
+from gateway.core.policies import Policies
 from gateway.core.recipes import Catalogue
 from gateway.data import folder
 from gateway.errors import SettingsInvalid
@@ -36,6 +37,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
                 f"clusters.{name}: jobs would run as root",
                 hint=f"Name the Unix user of the jobs: clusters.{name}.unix_user.",
             )
+    policies = await asyncio.to_thread(Policies, settings.policy.folders)
     pki = Pki(settings.state_dir)
     database = Database(settings.database)
     await asyncio.to_thread(database.open)
@@ -50,6 +52,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
         vault=Keyring.open(settings.state_dir, settings.secrets.key_file, os.environ),
         client_ca=pki.ca_pem,
         clock=lambda: datetime.now(UTC),
+        policies=policies,
     )
     hearing = asyncio.create_task(hear(database, gateway.news, gateway.work), name="hear")
     try:

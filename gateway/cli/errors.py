@@ -56,7 +56,7 @@ MEANINGS: dict[int, str] = {
 }
 
 _EXTRAS = {
-    **dict.fromkeys(("alembic", "aiohttp", "cryptography", "fastapi", "jinja2", "jwt", "ruamel"), "server"),
+    **dict.fromkeys(("alembic", "aiohttp", "cedarpy", "cryptography", "fastapi", "jinja2", "jwt", "ruamel"), "server"),
     **dict.fromkeys(("jsonschema", "spython", "sqlalchemy", "structlog", "sse_starlette", "uvicorn"), "server"),
     "asyncssh": "ssh",
     "openai": "openai",

@@ -105,6 +105,7 @@ def record_session(
     action: str,
     session: Session,
     details: Details | None = None,
+    policy: str = "",
 ) -> None:
     """The same of a session."""
     record(
@@ -116,6 +117,7 @@ def record_session(
         project=session.project,
         session=session.id,
         job_id=session.job.job_id,
+        policy=policy,
         details={"name": session.name, **(details or {})},
     )
 

@@ -9,6 +9,7 @@ from functools import partial
 from gateway.core.bell import Bell
 from gateway.core.cost import Cost
 from gateway.core.feed import Feed
+from gateway.core.policies import Policies
 from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell, Vault
 from gateway.core.recipes import Catalogue
 from gateway.core.witness import Witness
@@ -63,6 +64,7 @@ class Gateway:
     client_ca: str
     instance: str
     clock: Clock
+    policies: Policies = field(default_factory=Policies)
     moment: Callable[[], float] = field(default=partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     work: Bell = field(default_factory=Bell)
     news: Bell = field(default_factory=Bell)

@@ -31,7 +31,8 @@ async def read(
 
     A negative offset counts from the end. An empty chunk while there is no log yet.
     """
-    return await _read(gateway, await sessions.get(gateway, caller, ref), file, attempt, offset, limit)
+    session = await sessions.looked_at(gateway, caller, ref, "logs")
+    return await _read(gateway, session, file, attempt, offset, limit)
 
 
 async def follow(
@@ -39,7 +40,7 @@ async def follow(
 ) -> AsyncIterator[LogChunk]:
     """The log from `offset` on as it grows, until the session has ended and all of it is out."""
     while True:
-        session = await sessions.get(gateway, caller, ref)
+        session = await sessions.looked_at(gateway, caller, ref, "logs")
         chunk = await _read(gateway, session, file, None, offset, CHUNK)
         if chunk.text:
             offset = chunk.next

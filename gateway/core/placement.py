@@ -1,6 +1,7 @@
 """Where a session belongs: its project, the project's account on the cluster, and the person's own Unix user."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gateway.core import unix
 from gateway.core.context import Cluster, Gateway
@@ -20,6 +21,7 @@ class Placement:
     project: str
     share: Share | None
     unix_user: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def defaults(self, settings: ClusterSettings) -> ClusterDefaults:
         """What holds where neither recipe nor person says anything."""
@@ -55,7 +57,7 @@ async def place(gateway: Gateway, caller: Principal, name: str | None, cluster: 
             f"project {project.name} has no Slurm account on cluster {cluster.name}",
             hint=f"An operator gives it one: sluice project set {project.name} --account {cluster.name}=ACCOUNT",
         )
-    return Placement(project.name, share, await unix.user_of(gateway, caller, cluster))
+    return Placement(project.name, share, await unix.user_of(gateway, caller, cluster), project.labels)
 
 
 def choose(caller: Principal) -> str:

@@ -2,28 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from gateway.core import audit, images, placement, secrets
-from gateway.core.context import Cluster, Gateway
-from gateway.core.placement import Placement
+from gateway.core import admission, audit, secrets
+from gateway.core.context import Gateway
+from gateway.core.policies import require
 from gateway.core.scripts import script_for, script_of
 from gateway.core.staging import directory
-from gateway.errors import Conflict, Forbidden, Invalid
+from gateway.errors import Conflict, Forbidden
 from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
 from gateway.model.job import Job, JobScript, job_name
 from gateway.model.plan import Plan
+from gateway.model.policy import Action, Decision
 from gateway.model.principal import Principal
 from gateway.model.recipe import Recipe
 from gateway.model.session import Session
-from gateway.render.plan import make_plan
-from gateway.render.secret import fill, named_sources, secret_values, wanted
 from gateway.store import sessions as store
 
 
@@ -34,8 +31,9 @@ async def create(
     digest = _digest(request, gateway.catalogue.get(request.recipe, request.version))
     if idempotency_key is not None and (earlier := await _earlier(gateway, caller, idempotency_key, digest)):
         return earlier, False
-    asked = await _plan(gateway, caller, request)
-    cluster, where, recipe, plan = asked.cluster, asked.where, asked.recipe, asked.plan
+    wanted = await admission.plan_for(gateway, caller, request)
+    decision = require(wanted.decision)
+    cluster, where, recipe, plan = wanted.cluster, wanted.where, wanted.recipe, wanted.plan
     session_id, now = str(ULID()), gateway.clock()
     session = Session(
         id=session_id,
@@ -49,12 +47,12 @@ async def create(
         updated_at=now,
         job=Job(session_id=session_id, attempt=1, name=job_name(session_id, 1)),
     )
-    sealed = secrets.seal_for(gateway, session_id, asked.secrets) if asked.secrets else None
+    sealed = secrets.seal_for(gateway, session_id, wanted.secrets) if wanted.secrets else None
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> None:
         store.add(connection, session, key=idempotency_key, digest=digest, sealed=sealed)
-        audit.record_session(connection, told, "session.create", session, _asked(session))
+        audit.record_session(connection, told, "session.create", session, _asked(session), decision.policy)
 
     try:
         await gateway.db.write(write)
@@ -71,8 +69,9 @@ async def create(
 
 async def dry_run(gateway: Gateway, caller: Principal, request: SessionRequest) -> tuple[Plan, JobScript]:
     """What `create` would send to Slurm, under a session id that is never used."""
-    asked = await _plan(gateway, caller, request)
-    return asked.plan, script_for(gateway, asked.cluster, asked.plan, str(ULID()), 1)
+    wanted = await admission.plan_for(gateway, caller, request)
+    require(wanted.decision)
+    return wanted.plan, script_for(gateway, wanted.cluster, wanted.plan, str(ULID()), 1)
 
 
 async def get(gateway: Gateway, caller: Principal, ref: str) -> Session:
@@ -87,10 +86,11 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
     def write(connection: Connection) -> Session:
         session, now = store.get(connection, caller, ref), gateway.clock()
         _may_change(caller, session)
+        decision = admission.may(gateway, caller, "stop", session, connection)
         if session.phase.ended or session.stop_requested_at is not None:
             return session
         after = session.model_copy(update={"stop_requested_at": now})
-        audit.record_session(connection, told, "session.stop", session)
+        audit.record_session(connection, told, "session.stop", session, policy=decision.policy)
         return store.save(connection, session, after, now) or session
 
     session = await gateway.db.write(write)
@@ -101,8 +101,13 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
 
 async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool = False) -> None:
     """Forget an ended session; with `files` its directory on the cluster goes, too. Conflict while it is live."""
-    session = await get(gateway, caller, ref)
-    _may_change(caller, session)
+
+    def look(connection: Connection) -> tuple[Session, Decision]:
+        found = store.get(connection, caller, ref)
+        _may_change(caller, found)
+        return found, admission.may(gateway, caller, "delete", found, connection)
+
+    session, decision = await gateway.db.read(look)
     if not session.phase.ended:
         raise Conflict(f"session {session.name} has not ended", hint=f"Stop it first: sluice stop {session.name}.")
     if files:
@@ -112,7 +117,7 @@ async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool =
 
     def write(connection: Connection) -> None:
         store.remove(connection, session)
-        audit.record_session(connection, told, "session.delete", session, {"files": files})
+        audit.record_session(connection, told, "session.delete", session, {"files": files}, decision.policy)
 
     await gateway.db.write(write)
 
@@ -138,9 +143,20 @@ def _may_change(caller: Principal, session: Session) -> None:
         )
 
 
+async def looked_at(gateway: Gateway, caller: Principal, ref: str, action: Action) -> Session:
+    """A session that the caller may know of and the policies let them do this with. SessionNotFound, PolicyDenied."""
+
+    def look(connection: Connection) -> Session:
+        found = store.get(connection, caller, ref)
+        admission.may(gateway, caller, action, found, connection)
+        return found
+
+    return await gateway.db.read(look)
+
+
 async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
     """The script of the session's current attempt, as it was or will be sent."""
-    session = await get(gateway, caller, ref)
+    session = await looked_at(gateway, caller, ref, "script")
     return script_of(gateway, gateway.cluster(session.cluster), session)
 
 
@@ -182,41 +198,6 @@ _SHARED = {
     *("id", "name", "owner", "project", "cluster", "unix_user", "reason", "message"),
     *("created_at", "updated_at", "ready_at", "ended_at"),
 }
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A request worked out. The values of its secrets are in nothing that is shown or recorded as it is."""
-
-    cluster: Cluster
-    where: Placement
-    recipe: Recipe
-    plan: Plan
-    secrets: Mapping[str, str] = field(repr=False)
-
-
-async def _plan(gateway: Gateway, caller: Principal, request: SessionRequest) -> _Asked:
-    cluster = gateway.cluster(request.cluster)
-    where = await placement.place(gateway, caller, request.project, cluster)
-    recipe = gateway.catalogue.get(request.recipe, request.version)
-    if recipe.image is None:
-        raise Invalid(f"the recipe {recipe.name!r} names no image")
-    named = await secrets.resolve(gateway, caller, where.project, wanted(recipe, request.parameters))
-    answers = fill(recipe, request.parameters, named)
-    plan = make_plan(
-        recipe,
-        answers,
-        resources=request.resources,
-        image=await images.resolve(gateway, cluster.name, recipe.image),
-        defaults=where.defaults(cluster.settings),
-    )
-    where.check(plan.resources)
-    values = secret_values(recipe, answers, named)
-    told = {
-        "labels": {**plan.labels, **request.labels},
-        "secrets": named_sources(recipe, request.parameters, values),
-    }
-    return _Asked(cluster, where, recipe, plan.model_copy(update=told), values)
 
 
 async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:

@@ -147,6 +147,11 @@ def secret(method: str, path: str, project: str | None, value: str | None = None
     return Call(method=method, path=path, params=_given({"project": project}), body=body, repeatable=True)
 
 
+def ask(path: str, body: BaseModel) -> Call:
+    """A question that is too long for an address: nothing is changed, so it may be asked again."""
+    return Call(method="POST", path=path, body=body.model_dump(mode="json", exclude_unset=True), repeatable=True)
+
+
 def session_request(recipe: str, options: SessionOptions) -> SessionRequest:
     """A checked request; Invalid says which field is wrong."""
     try:

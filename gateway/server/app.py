@@ -19,6 +19,7 @@ from gateway.server.api import (
     logs,
     me,
     metrics,
+    policy,
     projects,
     recipes,
     secrets,
@@ -42,6 +43,7 @@ _TAGS = [
     {"name": "images", "description": "The container images of the recipes, as they are on the clusters."},
     {"name": "clusters", "description": "Partitions, nodes and free GPUs, as last seen."},
     {"name": "identity", "description": "Who you are, tokens, projects and users."},
+    {"name": "policies", "description": "Who may do what, and why."},
     {"name": "health", "description": "For supervisors and load balancers."},
 ]
 _DESCRIPTION = """\
@@ -56,7 +58,7 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    people = me, auth, tokens, projects, users, secrets
+    people = me, auth, tokens, projects, users, secrets, policy
     for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
@@ -69,6 +71,8 @@ def needs(method: str, path: str) -> Scope | None:
     if path.startswith(_PEOPLE) and method not in SAFE:
         # A token may revoke itself, whatever it is good for: the use case looks.
         return None if method == "DELETE" and path.startswith(f"{PREFIX}/tokens/") else Scope.ADMIN
+    if path.startswith(f"{PREFIX}/policies"):
+        return Scope.READ  # a question changes nothing, also where it is too long for an address
     return read_or_write(method, path)
 
 

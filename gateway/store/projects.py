@@ -40,6 +40,12 @@ def known(connection: Connection) -> set[str]:
     return set(connection.execute(select(projects.c.name)).scalars())
 
 
+def labels(connection: Connection, name: str) -> dict[str, str]:
+    """A project's labels, for policies about a session that was found for the caller."""
+    found: dict[str, str] | None = connection.execute(select(projects.c.labels).where(projects.c.name == name)).scalar()
+    return found or {}
+
+
 def add(connection: Connection, project: Project) -> None:
     """Conflict if the name is taken."""
     values = project.model_dump(include={"name", "title", "state", "labels", "created_at"})

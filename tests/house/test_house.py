@@ -71,6 +71,7 @@ FOR_NOBODY = {
     "images.every": "images are everybody's",
     "projects._shares": "of a project that was found for the caller",
     "projects._view": "of a project that was found for the caller",
+    "projects.labels": "of the project of a session that was found for the caller",
     "projects.known": "names alone, for the groups that a provider tells",
     "revision.<module>": "one number",
     "engine.tell": "no rows",
@@ -163,7 +164,7 @@ def test_the_wheel_holds_everything(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     for module in MODULES:
         assert relative(module) in inside
-    for folder in ("recipes", "sbatch_templates", "apptainer"):
+    for folder in ("recipes", "sbatch_templates", "apptainer", "policies"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file():
                 assert f"gateway/_data/{relative(path)}" in inside

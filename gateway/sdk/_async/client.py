@@ -20,6 +20,7 @@ from gateway.model.image import Image
 from gateway.model.user import MeView
 from gateway.sdk import wire
 from gateway.sdk._async.people import AsyncProjects, AsyncSecrets, AsyncTokens, AsyncUsers
+from gateway.sdk._async.policies import AsyncPolicies
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
 from gateway.sdk._async.transport import AsyncTransport
 from gateway.sdk.wire import SessionOptions
@@ -46,6 +47,7 @@ class AsyncSluice:
         self.projects = AsyncProjects(self._transport)
         self.users = AsyncUsers(self._transport)
         self.secrets = AsyncSecrets(self._transport)
+        self.policies = AsyncPolicies(self._transport)
 
     @property
     def url(self) -> str:

@@ -21,6 +21,7 @@ from gateway.model.image import Image
 from gateway.model.user import MeView
 from gateway.sdk import wire
 from gateway.sdk._sync.people import Projects, Secrets, Tokens, Users
+from gateway.sdk._sync.policies import Policies
 from gateway.sdk._sync.session import Session, follow_events, openai_client
 from gateway.sdk._sync.transport import Transport
 from gateway.sdk.wire import SessionOptions
@@ -47,6 +48,7 @@ class Sluice:
         self.projects = Projects(self._transport)
         self.users = Users(self._transport)
         self.secrets = Secrets(self._transport)
+        self.policies = Policies(self._transport)
 
     @property
     def url(self) -> str:

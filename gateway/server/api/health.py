@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.core import admission
 from gateway.core.context import Gateway
 from gateway.core.leases import Standing
 from gateway.errors import DatabaseUnavailable
@@ -64,6 +65,8 @@ async def ready(gateway: Gw, caller: Caller, request: Request, response: Respons
         fresh &= age is not None and age < OLD_POLL
         checks[f"cluster {name}"] = "has not answered yet" if age is None else f"answered {age:.1f} s ago"
         checks[f"lease {name}"] = _held(standing)
+    checks["policies"] = admission.health(gateway)
+    fresh &= checks["policies"] == "ok"
     return HealthView(status="ok" if fresh else "degraded", version=product_version(), checks=checks)
 
 

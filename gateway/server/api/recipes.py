@@ -1,11 +1,11 @@
 """`/api/v1/recipes`: the catalogue, the form of a recipe's parameters, and dry runs."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from gateway.core import sessions
+from gateway.core import admission, sessions
 from gateway.model.api import (
     RecipeDetail,
     RecipePage,
@@ -15,7 +15,7 @@ from gateway.model.api import (
     SessionRequest,
     View,
 )
-from gateway.model.recipe import Recipe, json_schema, parameters_schema
+from gateway.model.recipe import Recipe, json_schema
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
 from gateway.web.openapi import problems
@@ -69,10 +69,21 @@ async def get_recipe(gateway: Gw, caller: Caller, name: str, version: str | None
     summary="JSON Schema of a recipe's parameters",
     responses=problems(404, 422),
 )
-async def parameters(gateway: Gw, caller: Caller, name: str, version: str | None = Version) -> dict[str, Any]:
-    """What may be answered: for forms."""
-    del caller
-    return parameters_schema(gateway.catalogue.get(name, version))
+async def parameters(
+    gateway: Gw,
+    caller: Caller,
+    name: str,
+    version: str | None = Version,
+    project: Annotated[str | None, Query(description="Project that it would belong to; unset: yours.")] = None,
+    cluster: Annotated[str | None, Query(description="Cluster that it would run on; unset: the default one.")] = None,
+) -> dict[str, Any]:
+    """What you may answer, for forms.
+
+    What the site's limits lock or bound for you is in it, with the policy's name in the description; bounds of
+    resources are in `$defs.resources`.
+    """
+    recipe = gateway.catalogue.get(name, version)
+    return await admission.answers_schema(gateway, caller, recipe, project, cluster)
 
 
 @router.post(

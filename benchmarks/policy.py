@@ -1,0 +1,88 @@
+"""What a decision of the policies costs: the shipped ones with a site's hundred policies and limits, one caller.
+
+Beside it the raw thing in the same run: Cedar alone, asked the same with entities that were parsed before.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cedarpy
+
+from benchmarks.environment import Environment
+from benchmarks.report import Row, percentile
+from gateway.core import policy_question
+from gateway.core.policies import Policies
+from gateway.model.plan import PinnedImage, Plan
+from gateway.model.policy import Subject
+from gateway.model.principal import Principal, Role
+from gateway.model.resources import Gpus, Resources
+
+TIMES = 5000
+POLICIES, LIMITS = 50, 25
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+FORBID = 'forbid (principal, action == Action::"create", resource)'
+
+
+def measure(env: Environment) -> Iterator[Row]:
+    """Needs no cluster."""
+    del env
+    yield from rows()
+
+
+def rows() -> Iterator[Row]:
+    """Wall time of each decision, and the processor's."""
+    with tempfile.TemporaryDirectory(prefix="sluice-policy-") as folder:
+        chosen = _a_site(Path(folder))
+        caller, subject = _asked()
+        assert chosen.decide(caller, "create", subject, NOW).allowed
+        request = policy_question.request(caller, "create", subject, NOW, hour=None, weekday=None)
+        kept = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
+        entities = kept.with_added_json_str(policy_question.passing(subject))
+        cedar, number = chosen.current.cedar, len(chosen.current.rules)
+        for clock, name in ((time.perf_counter, "wall"), (time.thread_time, "CPU")):
+            ours = _taken(clock, lambda: chosen.decide(caller, "create", subject, NOW))
+            raw = _taken(clock, lambda: cedarpy.is_authorized(request, cedar, entities))
+            for share in (0.5, 0.99):
+                what = f"policy decision, {number} policies, {name}, p{share * 100:g}"
+                yield Row(what, "ms", percentile(ours, share) * 1e3, percentile(raw, share) * 1e3)
+
+
+def _taken(clock: Callable[[], float], ask: Callable[[], object]) -> list[float]:
+    taken = []
+    for _ in range(TIMES):
+        began = clock()
+        ask()
+        taken.append(clock() - began)
+    return taken
+
+
+def _a_site(folder: Path) -> Policies:
+    cedar = (
+        f'@id("site-{number}")\n@allows("x")\n{FORBID}\n'
+        f'when {{ resource.recipe == Recipe::"r{number}" && resource.gpus > {number} && context.hour > 5 }};\n'
+        for number in range(POLICIES)
+    )
+    limits = (
+        f'[limit.l{number}]\ngroups = ["g{number}"]\nmaximum = {{gpus = 1, time = "1h"}}\n' for number in range(LIMITS)
+    )
+    (folder / "site.cedar").write_text("".join(cedar))
+    (folder / "limits.toml").write_text("".join(limits))
+    return Policies([folder])
+
+
+def _asked() -> tuple[Principal, Subject]:
+    projects = {f"p{number}": Role.MEMBER for number in range(5)}
+    caller = Principal(name="ann", projects=projects, groups=frozenset({"staff", "physics"}))
+    plan = Plan(
+        recipe="vllm",
+        version="1",
+        digest="0",
+        kind="service",
+        image=PinnedImage(name="vllm", path="/images/vllm.sif", sha256="0" * 64),
+        resources=Resources(time=60, cpus=4, memory=1024, partition="gpu", gpus=Gpus(count=4, type="a100")),
+        parameters={"model": "/models/x", "context": 4096, "share": 0.9, "extra": ["a", "b"], "eager": True},
+    )
+    return caller, Subject(owner="ann", project="p1", labels={"tier": "paid"}, cluster="hpc", plan=plan)

@@ -1,0 +1,266 @@
+"""The policies in force: the shipped ones and the site's, and the decision itself.
+
+Files that change are read again; a broken change keeps the old set.
+The set is parsed once; what a decision costs is told by benchmarks/policy.py.
+"""
+
+import re
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import cedarpy
+import structlog
+
+from gateway.core import policy_file, policy_question
+from gateway.core.policy_file import PolicyFile, Rule
+from gateway.data import folder
+from gateway.errors import PolicyDenied, PolicyInvalid
+from gateway.model import limit as limits_of
+from gateway.model.limit import Limit
+from gateway.model.policy import Action, Decision, Reason, Subject
+from gateway.model.principal import Principal
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether a file has changed."""
+KEPT = 2000
+"""Callers, each in a project, that are kept in Cedar's form."""
+SCHEMA = "schema.cedarschema"
+_Stamp = tuple[int, int, int]
+_POLICY = re.compile(r"`(policy\d+)`")
+_VERBS: Mapping[Action, str] = {
+    "create": "start this session",
+    "stop": "stop this session",
+    "delete": "delete this session",
+    "read": "read about this session",
+    "logs": "read the logs of this session",
+    "script": "read the script of this session",
+    "call": "ask the model of this session",
+    "open": "open the pages of this session",
+}
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Policies that were checked together. `number` counts the sets of this process."""
+
+    number: int
+    loaded_at: datetime
+    rules: Mapping[str, Rule]
+    limits: Mapping[str, Limit]
+    order: Sequence[Rule]
+    cedar: cedarpy.PolicySet = field(repr=False)
+
+    def named(self, position: str) -> Rule:
+        """The policy that Cedar calls `policy7`: it counts them as they stand in the text."""
+        return self.order[int(position.removeprefix("policy"))]
+
+
+def schema_text() -> str:
+    """The shipped schema: what policies can speak of."""
+    return (folder("policies") / SCHEMA).read_text()
+
+
+class Policies:
+    """The shipped policies with those of the site's folders. PolicyInvalid if there is no good set to begin with.
+
+    A site's policy takes the place of a shipped one with the same id. `moment` gives seconds on a steady clock.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path] = (),
+        *,
+        moment: Callable[[], float] = time.monotonic,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._folders, self._moment, self._clock = tuple(folders), moment, clock
+        self.schema = cedarpy.Schema.from_str(schema_text())
+        self._shipped = _rules(policy_file.read(path, self.schema) for path in _files(folder("policies")))
+        self.problems: Sequence[PolicyInvalid] = ()
+        self._stamps = self._look()
+        self._looked = moment()
+        self._number = 0
+        self._kept: dict[Hashable, cedarpy.Entities] = {}
+        found, problems = self._load()
+        if found is None:
+            raise problems[0]
+        self._set = found
+
+    @property
+    def current(self) -> PolicySet:
+        """The set in force. Looks at the files at most once in LOOK_EVERY seconds."""
+        now = self._moment()
+        if self._folders and now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            stamps = self._look()
+            if stamps != self._stamps:
+                self._stamps = stamps
+                self._reload()
+        return self._set
+
+    def check(self, name: str, text: str) -> PolicyFile:
+        """Look at a text as a file of this name would be looked at."""
+        found = policy_file.parse(Path(name), text, self.schema)
+        found.problems += _about_reads(found)
+        return found
+
+    def decide(
+        self,
+        caller: Principal,
+        action: Action,
+        subject: Subject,
+        when: datetime,
+        *,
+        hour: int | None = None,
+        weekday: int | None = None,
+    ) -> Decision:
+        """Whether the caller may do it, and by which policies. `when` is local time.
+
+        A policy that cannot be worked out forbids: what it would have forbidden is not known.
+        """
+        chosen = self.current
+        asked = policy_question.request(caller, action, subject, when, hour=hour, weekday=weekday)
+        result = cedarpy.is_authorized(asked, chosen.cedar, self._entities(caller, subject))
+        said = result.diagnostics
+        if said.errors:
+            log.error("a policy cannot be worked out", action=action, errors=said.errors)
+            broken = [chosen.named(name) for error in said.errors for name in _POLICY.findall(error)[:1]]
+            return Decision(allowed=False, action=action, by="fault", reasons=_reasons(broken, subject))
+        if said.reasons:
+            rules = [chosen.named(reason) for reason in said.reasons]
+            by: Literal["permit", "forbid"] = "permit" if result.allowed else "forbid"
+            return Decision(allowed=result.allowed, action=action, by=by, reasons=_reasons(rules, subject))
+        permits = [rule for rule in chosen.rules.values() if rule.effect == "permit" and rule.concerns(action)]
+        return Decision(allowed=False, action=action, by="none", reasons=_reasons(permits, subject))
+
+    def _entities(self, caller: Principal, subject: Subject) -> cedarpy.Entities:
+        """Who asks and for which project is kept in Cedar's form: it is half of what a decision would cost."""
+        key = policy_question.lasting_key(caller, subject)
+        kept = self._kept.get(key)
+        if kept is None:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            kept = self._kept[key] = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
+        return kept.with_added_json_str(policy_question.passing(subject))
+
+    def _reload(self) -> None:
+        found, problems = self._load()
+        self.problems = problems
+        if found is None:
+            first = problems[0]
+            log.error(
+                "policies are broken: the set before stays in force", problem=first.message, problems=len(problems)
+            )
+            return
+        self._set = found
+        log.info("policies are read again", policies=len(found.rules), limits=len(found.limits))
+
+    def _load(self) -> tuple[PolicySet | None, Sequence[PolicyInvalid]]:
+        files, problems = _read(self._folders, self.schema)
+        if problems:
+            return None, problems
+        rules = {**self._shipped, **_rules(files)}
+        limits = {name: one for file in files for name, one in file.limits.items()}
+        made = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in rules.values()))
+        self._number += 1
+        return PolicySet(self._number, self._clock(), rules, limits, tuple(rules.values()), made), ()
+
+    def _look(self) -> Mapping[Path, _Stamp | None]:
+        return {path: _stamp(path) for place in self._folders for path in (place, *_files(place))}
+
+
+def look_at(places: Iterable[Path]) -> Sequence[PolicyInvalid]:
+    """What is wrong with files of policies, and folders of them; nothing comes into force."""
+    return _read(places, cedarpy.Schema.from_str(schema_text()))[1]
+
+
+def _read(places: Iterable[Path], schema: cedarpy.Schema) -> tuple[Sequence[PolicyFile], Sequence[PolicyInvalid]]:
+    files, problems = [], []
+    for place in places:
+        if not place.exists():
+            problems.append(policy_file.problem(place, "", 0, "there is no such folder (policy.folders)"))
+        files += [policy_file.read(path, schema) for path in ([place] if place.is_file() else _files(place))]
+    problems += [problem for file in files for problem in [*file.problems, *_about_reads(file)]]
+    return files, [*problems, *_doubles(files)]
+
+
+def require(decision: Decision) -> Decision:
+    """The decision, if it is a yes. PolicyDenied names the policies and says what would be allowed."""
+    if decision.allowed:
+        return decision
+    names = ", ".join(reason.policy for reason in decision.reasons) or "none at all"
+    message = {
+        "forbid": f"you may not {_VERBS[decision.action]}: forbidden by the policy {names}",
+        "fault": f"you may not {_VERBS[decision.action]}: this policy cannot be worked out: {names}",
+    }.get(decision.by, f"you may not {_VERBS[decision.action]}: what would permit it is the policy {names}")
+    said = "; ".join(map(_sentence, decision.reasons))
+    raise PolicyDenied(
+        message,
+        hint=f"Allowed: {said.rstrip('.')}." if said else "",
+        policy=decision.policy,
+        action=decision.action,
+        policies=[reason.model_dump() for reason in decision.reasons],
+    )
+
+
+def _sentence(reason: Reason) -> str:
+    return f"{reason.allows.rstrip('.')} (you ask for {reason.asked})" if reason.asked else reason.allows
+
+
+def _reasons(rules: Sequence[Rule], subject: Subject) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(policy=rule.id, allows=rule.allows, asked=_asked(rule, subject), where=f"{rule.path.name}:{rule.line}")
+        for rule in sorted(rules, key=lambda rule: rule.id)
+    )
+
+
+def _asked(rule: Rule, subject: Subject) -> str:
+    if not rule.looks_at:
+        return ""
+    return limits_of.asked(rule.looks_at, policy_question.values(subject), subject.plan.parameters)
+
+
+def _files(place: Path) -> Sequence[Path]:
+    if not place.is_dir():
+        return []
+    found = (path for path in place.iterdir() if path.suffix in {".cedar", ".toml"} and not path.name.startswith("."))
+    return sorted(found)
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _rules(files: Iterable[PolicyFile]) -> dict[str, Rule]:
+    return {rule.id: rule for file in files for rule in file.rules}
+
+
+def _about_reads(file: PolicyFile) -> Iterator[PolicyInvalid]:
+    """Lists would not follow such a policy."""
+    for rule in file.rules:
+        if "read" in rule.actions:
+            yield _said_of(rule, f"the policy {rule.id} is about `read`: who sees what is decided by roles alone")
+
+
+def _doubles(files: Iterable[PolicyFile]) -> Iterator[PolicyInvalid]:
+    first: dict[str, Rule] = {}
+    for file in files:
+        for rule in file.rules:
+            other = first.setdefault(rule.id, rule)
+            if other is not rule:
+                yield _said_of(rule, f"there is a policy {rule.id} already: {other.path}:{other.line}")
+
+
+def _said_of(rule: Rule, why: str) -> PolicyInvalid:
+    place = f"{rule.path}:{rule.line}:1"
+    return PolicyInvalid(f"{place}: {why}", file=str(rule.path), line=rule.line, column=1, why=why)

@@ -1,0 +1,154 @@
+"""A question as Cedar takes it: the caller, the session and the circumstances as entities and context. Pure."""
+
+import json
+from collections.abc import Hashable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from gateway.model.plan import PlannedMount
+from gateway.model.policy import Action, Subject, largest, text_of
+from gateway.model.principal import Principal, Role
+
+Entity = dict[str, Any]
+_ROLES = tuple(Role)
+RESOURCES = ("nodes", "cpus", "memory", "time", "account", "qos")
+
+
+def request(
+    caller: Principal, action: Action, subject: Subject, when: datetime, *, hour: int | None, weekday: int | None
+) -> dict[str, Any]:
+    """Who, what, with which session, in which circumstances. `when` is local time."""
+    given = {"token": caller.token, "token_session": caller.session, "token_project": caller.project}
+    context = {
+        "origin": caller.origin,
+        "hour": when.hour if hour is None else hour,
+        "weekday": when.isoweekday() if weekday is None else weekday,
+        "scopes": sorted(caller.scopes),
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    return {
+        "principal": _uid("User", caller.name),
+        "action": _uid("Action", action),
+        "resource": _uid("Session", subject.id),
+        "context": json.dumps(context),
+    }
+
+
+def lasting(caller: Principal, subject: Subject) -> str:
+    """The caller with groups and roles, and the project, as JSON: the same for many questions."""
+    return json.dumps([_user(caller), _project(subject)])
+
+
+def lasting_key(caller: Principal, subject: Subject) -> Hashable:
+    """What `lasting` is made of."""
+    who = caller.name, caller.kind, caller.admin, caller.operator, caller.groups, caller.project
+    return who, tuple(caller.projects.items()), subject.project, tuple(subject.labels.items())
+
+
+def passing(subject: Subject) -> str:
+    """The session and its answers, as JSON."""
+    return json.dumps([_session(subject), *_answers(subject)])
+
+
+def values(subject: Subject) -> dict[str, Any]:
+    """What policies see of the resources that are asked for."""
+    asked = subject.plan.resources
+    found = {
+        "nodes": asked.nodes,
+        "gpus": asked.gpus.count * asked.nodes,
+        "gpus_per_node": asked.gpus.count,
+        "gpu_share": asked.gpus.share,
+        "gpu_type": asked.gpus.type,
+        "exclusive": asked.exclusive,
+        "partitions": asked.partition.split(",") if asked.partition else [],
+        **{name: getattr(asked, name) for name in RESOURCES},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def volume_class(mount: PlannedMount) -> str:
+    """`home` for what lies in the person's home directory by a relative path, `path` for any other place."""
+    return "path" if mount.source.startswith("/") else "home"
+
+
+def _user(caller: Principal) -> Entity:
+    teams = [
+        f"{project}/{role.value}"
+        for project in caller.projects
+        for role in _ROLES
+        if (mine := caller.role_in(project)) is not None and mine.reaches(role)
+    ]
+    return {
+        "uid": _uid("User", caller.name),
+        "attrs": {
+            "name": caller.name,
+            "kind": caller.kind,
+            "admin": caller.admin,
+            "operator": caller.operator,
+        },
+        "parents": [*(_uid("Group", group) for group in sorted(caller.groups)), *(_uid("Team", one) for one in teams)],
+    }
+
+
+def _project(subject: Subject) -> Entity:
+    teams = {f"{role.value}s": _ref("Team", f"{subject.project}/{role.value}") for role in _ROLES}
+    return {
+        "uid": _uid("Project", subject.project),
+        "attrs": {"name": subject.project, **teams},
+        "parents": [],
+        "tags": dict(subject.labels),
+    }
+
+
+def _session(subject: Subject) -> Entity:
+    plan, seen = subject.plan, values(subject)
+    seen["partitions"] = [_ref("Partition", name) for name in seen["partitions"]]
+    return {
+        "uid": _uid("Session", subject.id),
+        "attrs": {
+            "id": subject.id,
+            "owner": _ref("User", subject.owner),
+            "project": _ref("Project", subject.project),
+            "cluster": _ref("Cluster", subject.cluster),
+            "recipe": _ref("Recipe", plan.recipe),
+            "version": plan.version,
+            "kind": plan.kind,
+            "image": plan.image.model_dump(),
+            "volumes": [mount.source for mount in plan.mounts],
+            "volume_classes": sorted({volume_class(mount) for mount in plan.mounts}),
+            "parameters": list(plan.parameters),
+            **{name: _ref(name.capitalize(), subject.id) for name in ("answers", "integers", "decimals")},
+            **seen,
+        },
+        "parents": [],
+    }
+
+
+def _answers(subject: Subject) -> list[Entity]:
+    given = {name: value for name, value in subject.plan.parameters.items() if value is not None}
+    numbers = {name: largest(value) for name, value in given.items()}
+    integers = {name: number for name, number in numbers.items() if isinstance(number, int)}
+    decimals = {
+        name: {"__extn": {"fn": "decimal", "arg": f"{number:f}"}}
+        for name, number in numbers.items()
+        if isinstance(number, Decimal)
+    }
+    tags: dict[str, dict[str, Any]] = {
+        "Answers": {name: text_of(value) for name, value in given.items()},
+        "Integers": integers,
+        "Decimals": decimals,
+    }
+    return [
+        {"uid": _uid(kind, subject.id), "attrs": {}, "parents": [], "tags": dict(one)}
+        for kind, one in tags.items()
+        if one
+    ]
+
+
+def _uid(kind: str, name: str) -> dict[str, str]:
+    return {"type": kind, "id": name}
+
+
+def _ref(kind: str, name: str) -> dict[str, dict[str, str]]:
+    return {"__entity": _uid(kind, name)}
