@@ -33,6 +33,8 @@ KEPT = 2000
 SCHEMA = "schema.cedarschema"
 _Stamp = tuple[int, int, int]
 _POLICY = re.compile(r"`(policy\d+)`")
+#: What SQL and the data plane decide, which ask no policy.
+ROLES_ALONE = frozenset({"read", "call", "open"})
 _VERBS: Mapping[Action, str] = {
     "create": "start this session",
     "stop": "stop this session",
@@ -107,7 +109,7 @@ class Policies:
     def check(self, name: str, text: str) -> PolicyFile:
         """Look at a text as a file of this name would be looked at."""
         found = policy_file.parse(Path(name), text, self.schema)
-        found.problems += _about_reads(found)
+        found.problems += _about_roles(found)
         return found
 
     def decide(
@@ -186,7 +188,7 @@ def _read(places: Iterable[Path], schema: cedarpy.Schema) -> tuple[Sequence[Poli
         if not place.exists():
             problems.append(policy_file.problem(place, "", 0, "there is no such folder (policy.folders)"))
         files += [policy_file.read(path, schema) for path in ([place] if place.is_file() else _files(place))]
-    problems += [problem for file in files for problem in [*file.problems, *_about_reads(file)]]
+    problems += [problem for file in files for problem in [*file.problems, *_about_roles(file)]]
     return files, [*problems, *_doubles(files)]
 
 
@@ -245,11 +247,11 @@ def _rules(files: Iterable[PolicyFile]) -> dict[str, Rule]:
     return {rule.id: rule for file in files for rule in file.rules}
 
 
-def _about_reads(file: PolicyFile) -> Iterator[PolicyInvalid]:
-    """Lists would not follow such a policy."""
+def _about_roles(file: PolicyFile) -> Iterator[PolicyInvalid]:
+    """Lists and the data plane would not follow such a policy: they go by roles alone."""
     for rule in file.rules:
-        if "read" in rule.actions:
-            yield _said_of(rule, f"the policy {rule.id} is about `read`: who sees what is decided by roles alone")
+        if named := sorted(rule.actions & ROLES_ALONE):
+            yield _said_of(rule, f"the policy {rule.id} is about `{named[0]}`: that is decided by roles alone")
 
 
 def _doubles(files: Iterable[PolicyFile]) -> Iterator[PolicyInvalid]:

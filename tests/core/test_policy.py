@@ -222,10 +222,12 @@ def test_a_policy_that_cannot_be_worked_out_forbids(tmp_path: Path) -> None:
 
 
 def test_a_site_replaces_a_shipped_policy_by_its_name(tmp_path: Path) -> None:
-    wider = '@id("roles-open")\n@allows("managers, too")\npermit (principal, action == Action::"open", resource)\n'
-    chosen = site(tmp_path, f"{wider}when {{ principal == resource.owner || principal in resource.project.managers }};")
-    assert decide(chosen, PEOPLE["manager"], "open", a_subject(id="S1"))
-    assert not decide(chosen, PEOPLE["member"], "open", a_subject(id="S1"))
+    narrower = (
+        '@id("roles-change")\n@allows("its owner alone")\npermit (principal, action == Action::"stop", resource)\n'
+    )
+    chosen = site(tmp_path, f"{narrower}when {{ principal == resource.owner }};")
+    assert decide(chosen, ANN, "stop", a_subject(id="S1"))
+    assert not decide(chosen, PEOPLE["manager"], "stop", a_subject(id="S1"))
 
 
 HEAD = '@id("a")\n@allows("b")\n'
@@ -245,6 +247,7 @@ FORBID = 'forbid (principal, action == Action::"create", resource)\n'
         ("a.cedar", f'@id("a")\n{FORBID.rstrip()};', 1, 1, "does not say what it allows"),
         ("a.cedar", f"{HEAD}permit (principal == ?principal, action, resource);", 1, 1, "templates"),
         ("a.cedar", f'{HEAD}forbid (principal, action == Action::"read", resource);', 1, 1, "about `read`"),
+        ("a.cedar", f'{HEAD}forbid (principal, action in [Action::"call"], resource);', 1, 1, "about `call`"),
         ("a.cedar", f"{HEAD}{FORBID.rstrip()};\n{HEAD}{FORBID.rstrip()};", 4, 1, "already"),
         ("a.cedar", f"{HEAD}{FORBID}when {{ resource.nodes > 3 }}", 4, None, "end of input"),
         ("a.toml", "[limit.x]\nmaximum = {gpus = }\n", 2, None, ""),
