@@ -117,6 +117,9 @@ class ServeSettings(Section):
     client_port: int = Field(8002, description="Port of the client service.")
     monitoring_port: int = Field(8003, description="Port of the monitoring service.")
     logs_port: int = Field(8004, description="Port of the logs service.")
+    requests_per_minute: int = Field(
+        0, ge=0, description="Requests a minute that one caller may send to the API, per server; 0: no limit."
+    )
     log_format: Literal["json", "text"] = Field("json", description="How services write their logs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

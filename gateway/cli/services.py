@@ -70,7 +70,8 @@ async def run(
     if path is not None:
         listeners.append(listen_unix(path))
     async with assemble(settings) as gateway:
-        web = Web(parts_of(service, gateway), open_callers(gateway))
+        limit = settings.serve.requests_per_minute
+        web = Web(parts_of(service, gateway), open_callers(gateway), requests_per_minute=limit)
         log.info("serving", service=service, host=address, port=listeners[0].getsockname()[1], socket=path)
         await serve(web, *listeners, grace=grace)
     if path is not None:

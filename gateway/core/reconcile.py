@@ -158,8 +158,8 @@ class ClusterLoop:
         """Ask Slurm about all jobs at once; None if it could not be asked."""
         clock, loop = self._gateway.clock, asyncio.get_running_loop()
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
-        awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and life.awaits_news(s)]
         now, began = clock(), loop.time()
+        awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and life.awaits_news(s, now)]
         stale = began >= self._inventory_due
         if not stale and not job_ids and self._seen.reachable:
             return {}  # nothing to ask

@@ -32,6 +32,8 @@ SUBMIT_LIFE = timedelta(seconds=90)
 DENIED_FOR = timedelta(seconds=20)
 FIND_AGAIN = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(minutes=2)
+# An agent whose secrets no file brought waits so long for them (`secrets_timeout` of the job spec).
+ASKS_WITHIN = timedelta(minutes=5)
 
 
 class Phase(StrEnum):
@@ -320,11 +322,10 @@ def _push_words(told: Awaiting) -> str:
     return f"Handed to the agent with certificate {told.endpoint.fingerprint[:16]}."
 
 
-def awaits_news(session: Session) -> bool:
-    """Whether its agent is about to say something that changes no state of its job."""
-    condition = session.conditions.get("SecretsDelivered")
-    empty_handed = condition is not None and not condition.status
-    return session.phase is Phase.STARTING or (session.phase is Phase.READY and empty_handed)
+def awaits_news(session: Session, now: datetime) -> bool:
+    """Whether its agent may be about to say something that changes no state of its job."""
+    young = session.phase is Phase.READY and _recent(session.job.started_at, ASKS_WITHIN, now)
+    return session.phase is Phase.STARTING or (young and bool(session.plan.secrets))
 
 
 def may_send(session: Session, now: datetime, age: timedelta) -> bool:

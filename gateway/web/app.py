@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from typing import Any, cast
 
 import structlog
@@ -25,7 +26,7 @@ from structlog.contextvars import bound_contextvars
 from ulid import ULID
 from uvicorn.server import ServerState
 
-from gateway.errors import NotFound, SluiceError, Unauthenticated
+from gateway.errors import NotFound, SluiceError, TooMany, Unauthenticated
 from gateway.model.api import HealthView
 from gateway.model.principal import Scope as TokenScope
 from gateway.web import errors
@@ -33,6 +34,7 @@ from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, SAFE, Identity, aut
 from gateway.web.metrics import HttpMetrics
 from gateway.web.openapi import Api
 from gateway.web.peers import peer_of
+from gateway.web.rate import Rate
 
 log = structlog.get_logger(__name__)
 
@@ -181,9 +183,13 @@ class _Exchange:
 
 
 class Web:
-    """The frame, an ASGI app. `closing` is set when the service shall stop: streams end then."""
+    """The frame, an ASGI app. `closing` is set when the service shall stop: streams end then.
 
-    def __init__(self, parts: Sequence[Part], identity: Identity) -> None:
+    `requests_per_minute` bounds what one caller may send to parts whose requests are bounded; 0: no limit.
+    """
+
+    def __init__(self, parts: Sequence[Part], identity: Identity, *, requests_per_minute: int = 0) -> None:
+        self._per_minute, self._rate = requests_per_minute, Rate(requests_per_minute)
         health = Part(name="health", prefixes=("/health",), app=self._health, open=frozenset({LIVE}))
         self.parts = (*parts, health)
         self.identity = identity
@@ -280,6 +286,8 @@ class Web:
             peer = peer_of(scope.get("client"))
             caller = await authenticate(self.identity, scope["headers"], method=method, browser=browser, peer=peer)
             scope["state"]["caller"] = caller
+            if part.max_body is not None and (wait := self._rate.take(caller.id or caller.name, time.monotonic())):
+                raise TooMany(f"you may send {self._per_minute} requests a minute", retry_after=max(1, ceil(wait)))
             if (needed := part.scope(method, path)) is not None:
                 caller.require(needed)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import generate_latest
 
-from gateway.client.limits import Gate, Limits, Rate
+from gateway.client.limits import Gate, Limits
 from gateway.client.usage import Tail, Usage
 from gateway.errors import Overloaded, TooMany
 from gateway.settings import ProxySettings
+from gateway.web.rate import Rate
 from tests.services import STREAM_HEAD, Asked, answer, chunk, read_request
 
 if TYPE_CHECKING:

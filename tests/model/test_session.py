@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model import session as life
-from gateway.model.announcement import Endpoint
+from gateway.model.announcement import Awaiting, Endpoint, parse
 from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob, job_name
 from gateway.model.jobspec import HttpProbe
 from gateway.model.plan import PinnedImage, Plan, PlannedService
@@ -348,3 +348,38 @@ def test_whatever_slurm_says_the_rules_hold(story: list[SeenJob | None], stop: b
             assert stop
         assert (after.phase is Phase.STOPPED) <= stop
         current = after
+
+
+WAITS = "sluice/1 secrets tcp=10.0.0.1:4000 sha256=" + "a" * 64
+
+
+@pytest.mark.parametrize("kind", ["service", "batch"])
+def test_an_agent_that_waits_for_secrets_is_given_them_once_and_a_restarted_one_again(kind: str) -> None:
+    current = submitted(kind)
+    step = life.step(current, seen(JobState.RUNNING, comment=WAITS), NOW)
+    assert step is not None
+    assert step.act is Act.PUSH
+    told = parse(WAITS)
+    assert isinstance(told, Awaiting)
+    in_vain = life.pushed(step.session, told, "it does not answer", NOW)
+    again = life.step(in_vain, seen(JobState.RUNNING, comment=WAITS), NOW)
+    assert again is not None
+    assert again.act is Act.PUSH
+    done = life.pushed(step.session, told, "", NOW)
+    quiet = life.step(done, seen(JobState.RUNNING, comment=WAITS), NOW)
+    assert quiet is not None
+    assert quiet.act is None
+    other = life.step(done, seen(JobState.RUNNING, comment=WAITS.replace("a" * 64, "b" * 64)), NOW)
+    assert other is not None
+    assert other.act is Act.PUSH
+
+
+def test_news_is_awaited_of_a_batch_job_with_secrets_while_its_agent_may_wait_for_them() -> None:
+    late = NOW + life.ASKS_WITHIN
+    begun = submitted("batch", Phase.READY)
+    begun = begun.model_copy(update={"job": begun.job.model_copy(update={"started_at": NOW})})
+    assert not life.awaits_news(begun, NOW)
+    secret = begun.model_copy(update={"plan": begun.plan.model_copy(update={"secrets": {"TOKEN": "secret:hub"}})})
+    assert life.awaits_news(secret, NOW)
+    assert not life.awaits_news(secret, late)
+    assert life.awaits_news(submitted("service", Phase.STARTING), late)

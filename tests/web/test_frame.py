@@ -287,3 +287,16 @@ def test_a_line_does_not_say_what_it_calls_secret() -> None:
     told = {"event": "x", "token": "a", "tokens": 5, "headers": {"Authorization": "b", "Accept": "c"}, "name": "hub"}
     said = hide_secrets(None, "", told)
     assert said == {**told, "token": "***", "headers": {"Authorization": "***", "Accept": "c"}}
+
+
+async def test_who_asks_too_often_is_told_when_to_come_again() -> None:
+    async with (
+        running(Web([part()], OneToken(), requests_per_minute=3)) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        answers = [await client.get("/things/me") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        told = answers[-1]
+        assert told.json()["code"] == "too_many_requests"
+        assert 1 <= int(told.headers["Retry-After"]) <= 20
+        assert (await client.get("/things/live")).status_code == 200
