@@ -12,7 +12,7 @@ import pytest
 def settings(tmp_path: Path) -> Path:
     file = tmp_path / "sluice.toml"
     file.write_text(
-        'database_url = "postgresql://sluice:secret@db/sluice"\n[serve]\nall_port = 9000\n'
+        'database_url = "postgresql://sluice:hush@db/sluice"\n[serve]\nall_port = 9000\n'
         '[clusters."my.site"]\nbackend = "rest"\nrest_url = "http://ctl:6820"\njwt_key_file = "/nowhere/key"\n'
     )
     return file
@@ -24,7 +24,7 @@ def test_what_is_shown_can_be_read_again(alone: Any, settings: Path) -> None:
     assert values["serve"]["all_port"] == 9000
     assert values["clusters"]["my.site"]["rest_url"] == "http://ctl:6820"
     assert str(settings.name) in text.splitlines()[0]
-    assert "secret" not in text
+    assert "hush" not in text
     assert "sluice:***@db" in text
 
 
