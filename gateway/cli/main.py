@@ -40,6 +40,7 @@ SECTIONS = {
         "cluster": Entry("gateway.cli.cluster:cluster", "A real Slurm cluster on this machine."),
         "serve": Entry("gateway.cli.serve:serve", "Run the services of the gateway."),
         "config": Entry("gateway.cli.config:config", "Show and check the settings."),
+        "audit": Entry("gateway.cli.audit:audit", "Who did what, and what was refused."),
         "doctor": Entry("gateway.cli.doctor:doctor", "Check a cluster end to end and say what to change."),
         "env": Entry("gateway.cli.env:env", "Print addresses and token as export lines."),
         "completion": Entry("gateway.cli.completion:completion", "Print the shell's completion script."),

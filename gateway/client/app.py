@@ -5,6 +5,7 @@ It reads requests itself, on the port of the frame around the other services, an
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,6 +20,7 @@ from gateway.errors import NotFound
 from gateway.identity.pki import Pki
 from gateway.identity.seal import Seal
 from gateway.network.agents import AgentPath
+from gateway.web import refusals
 from gateway.web.app import Part, background
 
 OLD_ROUTES = 15.0
@@ -31,7 +33,7 @@ def plane_of(gateway: Gateway) -> Plane:
     cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
     routes = Routes(gateway, AgentPath(lambda: pki.client().file))
     services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
-    return Plane(routes, Limits(settings.proxy), services)
+    return Plane(routes, Limits(settings.proxy), services, partial(refusals.tell, gateway))
 
 
 def parts(gateway: Gateway) -> list[Part]:
@@ -40,13 +42,17 @@ def parts(gateway: Gateway) -> list[Part]:
 
 
 def part(plane: Plane) -> Part:
-    """The part of a frame that a data plane is."""
+    """The part of a frame that a data plane is. It writes down itself whom it denied something."""
     routes = plane.routes
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await routes.refresh()
-        async with background("routes", routes.run), background("deadlines", plane.sweep):
+        async with (
+            background("witness", routes.witness.run),
+            background("routes", routes.run),
+            background("deadlines", plane.sweep),
+        ):
             yield
 
     async def check() -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from gateway.web.peers import uid_of
 
 if TYPE_CHECKING:
     from gateway.client.plane import Plane, Service
+    from gateway.model.principal import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Front(asyncio.Protocol):
         "_taker",
         "_transport",
         "_visit",
+        "caller",
         "choked",
         "closing",
         "deadline",
@@ -97,6 +99,7 @@ class Front(asyncio.Protocol):
         self.deadline = _NEVER
         self.head: RequestHead | None = None
         self.peer = b"unknown"
+        self.caller: Principal | None = None
         self.uid: int | None = None
 
     # What the transport says
@@ -241,6 +244,8 @@ class Front(asyncio.Protocol):
         """Answer the request with an error."""
         head = self.head
         where = {"instance": head.path.decode("latin-1"), "request_id": head.id.decode()} if head else {}
+        if head is not None:
+            self.plane.refused(error, self.caller, head, self.peer)
         self.respond(self._service.render(error, where, head), session=session)
 
     def respond(self, response: Response, *, session: str = "") -> None:

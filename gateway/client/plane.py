@@ -17,11 +17,12 @@ from gateway.client.later import Later
 from gateway.client.limits import Limits
 from gateway.client.routes import Route, Routes
 from gateway.client.usage import Usage
-from gateway.errors import SluiceError
+from gateway.errors import Forbidden, SluiceError, Unauthenticated
 from gateway.model.principal import Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
 from gateway.web.caller import authenticate
 from gateway.web.metrics import CONNECTIONS, TOKENS
+from gateway.web.refusals import Wanted
 
 if TYPE_CHECKING:
     from gateway.web.caller import Identity
@@ -60,11 +61,19 @@ class Service(Protocol):
         """The path's template, so that ids do not become labels."""
 
 
+#: Who is told of a denial: the caller if known, what they wanted, why not, from where, and in which request.
+Told = Callable[[Principal | None, Wanted, SluiceError, str, str], None]
+
+
+def _untold(caller: Principal | None, wanted: Wanted, error: SluiceError, peer: str, request_id: str) -> None:
+    del caller, wanted, error, peer, request_id
+
+
 class Plane:
     """The data plane of one process."""
 
-    def __init__(self, routes: Routes, limits: Limits, services: Sequence[Service]) -> None:
-        self.routes, self.limits = routes, limits
+    def __init__(self, routes: Routes, limits: Limits, services: Sequence[Service], told: Told = _untold) -> None:
+        self.routes, self.limits, self._told = routes, limits, told
         self.identity: Identity
         self.fronts: set[Front] = set()
         self._services = services
@@ -103,6 +112,14 @@ class Plane:
 
     # Requests
 
+    def refused(self, error: SluiceError, caller: Principal | None, head: RequestHead, peer: bytes) -> None:
+        """Tell the audit log of a denial; what merely cannot be done here changes nothing."""
+        service = self.service(head)
+        if service is not None and isinstance(error, Forbidden | Unauthenticated):
+            path = head.path.decode("latin-1").partition("?")[0]
+            wanted = Wanted(f"{head.method.decode()} {service.route(head)}", "path", path)
+            self._told(caller, wanted, error, peer.decode(), head.id.decode())
+
     def service(self, head: RequestHead) -> Service | None:
         """Who answers; None if it is not the data plane."""
         for service in self._services:
@@ -114,11 +131,12 @@ class Plane:
         """Let the service answer. What it raises becomes the answer."""
         given = head.fields.get(b"x-request-id")
         head.id = given if given is not None and REQUEST_ID.fullmatch(given.decode("latin-1")) else next(self._ids)
+        front.caller = None
         try:
             if (redeeming := service.redeem(self, front, head)) is not None:
                 front.hand(Later(front, head.frame(), redeeming, data))
                 return
-            caller = self._recall(head) or service.known(head)
+            front.caller = caller = self._recall(head) or service.known(head)
             if caller is not None:
                 caller.require(service.scope)
                 service.begin(self, front, caller, head, data)
@@ -136,6 +154,7 @@ class Plane:
         """Find out who calls; then let the service answer."""
         method = head.method.decode()
         caller = await authenticate(self.identity, head.headers, method=method, browser=service.browser, peer=front.uid)
+        front.caller = caller
         caller.require(service.scope)
         return lambda data: service.begin(self, front, caller, head, data)
 

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.client.upstream import Path, Upstream
 from gateway.core.context import Gateway
+from gateway.core.witness import Witness
 from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.principal import Principal
@@ -67,6 +68,11 @@ class Routes:
     def age(self) -> float:
         """Seconds since the table was known to be right."""
         return time.monotonic() - self._read_at
+
+    @property
+    def witness(self) -> Witness:
+        """Who writes down what was refused here."""
+        return self._gateway.witness
 
     async def run(self) -> None:
         """Keep the table true until cancelled; then the kept connections are closed."""

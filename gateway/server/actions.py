@@ -1,9 +1,10 @@
 """What the audit log calls the operations of the API that change something; a test of the house finds any other."""
 
+import re
 from collections.abc import Mapping
+from functools import cache
 
-from fastapi.routing import APIRoute
-from starlette.routing import Match
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from gateway.web.openapi import Api
@@ -32,25 +33,33 @@ ACTIONS: Mapping[str, tuple[str, str, str]] = {
     "signIn": ("sign.in", "user", ""),
 }
 #: Operations that are no GET and change nothing.
-CHANGES_NOTHING = frozenset({"renderRecipe"})
+CHANGES_NOTHING = frozenset({"renderRecipe", "checkPolicy", "validatePolicies"})
 
 
 def naming(app: Api) -> Naming:
     """Finds the operation that a request asks for, also where it was refused before any route was looked at."""
 
+    @cache
+    def operations() -> list[tuple[str, str, str, re.Pattern[str]]]:
+        """Method, path, operation id and pattern of each, those with fewer parameters first."""
+        paths = app.openapi()["paths"]
+        return [
+            (method.upper(), path, operation["operationId"], compile_path(path)[0])
+            for path in sorted(paths, key=lambda path: path.count("{"))
+            for method, operation in paths[path].items()
+        ]
+
     def name(scope: Scope) -> Wanted | None:
-        for route in app.routes:
-            if not isinstance(route, APIRoute):
+        wanted = scope.get("method", "GET")
+        for method, path, operation, pattern in operations():
+            if method != wanted or (match := pattern.fullmatch(scope["path"])) is None:
                 continue
-            match, found = route.matches(scope)
-            if match is not Match.FULL:
-                continue
-            given = {key: str(value) for key, value in found["path_params"].items()}
-            action, kind, key = ACTIONS.get(route.operation_id or "", (f"{scope['method']} {route.path}", "", ""))
-            objects = given.get(key, "") if key else " ".join(given.values())
+            given = match.groupdict()
+            action, kind, key = ACTIONS.get(operation, (f"{method} {path}", "", ""))
+            object_ = given.get(key, "") if key else " ".join(given.values())
             project = given.get("name") if kind == "project" or key == "user" else None
             dry = {"dry_run": "true"} if b"dry_run=" in scope.get("query_string", b"") else {}
-            return Wanted(action, kind, objects, project, dry)
+            return Wanted(action, kind, object_, project, dry)
         return None
 
     return name

@@ -11,6 +11,7 @@ from gateway.identity.opening import open_callers
 from gateway.model.principal import Scope
 from gateway.server.actions import naming
 from gateway.server.api import (
+    audit,
     auth,
     clusters,
     events,
@@ -44,6 +45,7 @@ _TAGS = [
     {"name": "clusters", "description": "Partitions, nodes and free GPUs, as last seen."},
     {"name": "identity", "description": "Who you are, tokens, projects and users."},
     {"name": "policies", "description": "Who may do what, and why."},
+    {"name": "audit", "description": "Who did what, and what was refused: a chain of rows that can be verified."},
     {"name": "health", "description": "For supervisors and load balancers."},
 ]
 _DESCRIPTION = """\
@@ -58,7 +60,7 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    people = me, auth, tokens, projects, users, secrets, policy
+    people = me, auth, tokens, projects, users, secrets, policy, audit
     for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app

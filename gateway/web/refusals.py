@@ -39,21 +39,30 @@ def teller(gateway: Gateway, naming: Naming | None = None) -> Told:
             return
         wanted = (naming(scope) if naming is not None else None) or Wanted(f"{method} {scope['path']}")
         client = scope.get("client")
-        tell(gateway, scope["state"].get("caller"), wanted, error, peer=str(client[0]) if client else "socket")
+        tell(gateway, scope["state"].get("caller"), wanted, error, str(client[0]) if client else "socket")
 
     return refused
 
 
-def tell(gateway: Gateway, caller: Principal | None, wanted: Wanted, error: SluiceError, *, peer: str) -> None:
+def tell(
+    gateway: Gateway,
+    caller: Principal | None,
+    wanted: Wanted,
+    error: SluiceError,
+    peer: str,
+    request_id: str | None = None,
+) -> None:
     """A request of a caller, of nobody if none was told, was refused."""
     details = {**wanted.details, "from": peer}
     if caller is None:
         action = "authenticate" if isinstance(error, Unauthenticated) else wanted.action
         details["wanted"] = wanted.action
         told = audit.by_nobody(gateway)
+        told = told.model_copy(update={"request_id": request_id or told.request_id})
         audit.refused(gateway, told, error, action, place=f"{peer} {error.message}", details=details)
         return
     told = audit.by(gateway, caller)
+    told = told.model_copy(update={"request_id": request_id or told.request_id})
     audit.refused(
         gateway, told, error, wanted.action, wanted.kind, wanted.object, project=wanted.project, details=details
     )

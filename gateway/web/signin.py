@@ -13,16 +13,17 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import structlog
 from fastapi import Request
+from sqlalchemy import Connection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.core import signin
+from gateway.core import audit, signin
 from gateway.core.context import Gateway
 from gateway.errors import Forbidden, Invalid, NotFound, SluiceError, Unauthenticated
 from gateway.identity.callers import Callers
 from gateway.identity.oidc import Oidc
 from gateway.model.token import digest
 from gateway.model.user import Identity
-from gateway.store import signins
+from gateway.store import signins, users
 from gateway.store.signins import Browser, SignIn
 from gateway.web import context, pages
 from gateway.web.app import Part, api
@@ -79,6 +80,9 @@ async def callback(gateway: Gw, request: Request) -> Response:
         return await _finish(gateway, request)
     except SluiceError as error:
         log.info("sign-in failed", code=error.code, error=error.message)
+        peer = request.client.host if request.client is not None else ""
+        told = audit.by_nobody(gateway, "browser")
+        audit.refused(gateway, told, error, "sign.in", "user", place=peer, details={"from": peer})
         return pages.trouble("You are not signed in", error, status_of(type(error)))
 
 
@@ -120,7 +124,15 @@ async def logout(gateway: Gw, request: Request) -> Response:
     if cookie is not None:
         key = digest(cookie)
         browser = await gateway.db.read(signins.by_cookie, key)
-        await gateway.db.write(signins.end, key)
+        told = audit.by_nobody(gateway, "browser")
+
+        def write(connection: Connection) -> None:
+            signins.end(connection, key)
+            if browser is not None:
+                person = users.person_of(connection, browser.user_id)
+                audit.record(connection, audit.known(told, person.user), "sign.out", "user", person.user.name)
+
+        await gateway.db.write(write)
         if browser is not None and (address := await _end_session(gateway, request, browser)):
             answer = RedirectResponse(address, 303)
     answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
@@ -133,9 +145,7 @@ async def backchannel(gateway: Gw, request: Request) -> Response:
     claims = await _provider(request).logout_token(next(iter(form.get("logout_token", [])), ""))
     subject, sid = (str(claims[name]) if claims.get(name) else None for name in ("sub", "sid"))
     issuer = str(claims["iss"])
-    ended = await gateway.db.write(
-        lambda connection: signins.end_at_provider(connection, issuer, subject=subject, sid=sid)
-    )
+    ended = await _end_there(gateway, issuer, subject=subject, sid=sid)
     log.info("signed out by the provider", browsers=ended)
     return Response(status_code=200, headers={"Cache-Control": "no-store"})
 
@@ -145,9 +155,23 @@ async def frontchannel(gateway: Gw, request: Request, iss: str = "", sid: str = 
     provider = _provider(request)
     if iss != provider.issuer or not sid:
         raise Invalid("issuer and session id must be named")
-    await gateway.db.write(lambda connection: signins.end_at_provider(connection, iss, subject=None, sid=sid))
+    await _end_there(gateway, iss, subject=None, sid=sid)
     frame = f"default-src 'none'; frame-ancestors {urlsplit(provider.issuer)._replace(path='').geturl()}"
     return HTMLResponse("<!doctype html><title>Signed out</title>", headers={"Content-Security-Policy": frame})
+
+
+async def _end_there(gateway: Gateway, issuer: str, *, subject: str | None, sid: str | None) -> int:
+    """The provider ended a session of its own; how many browsers were signed in by it."""
+    told = audit.by_nobody(gateway, "browser")
+
+    def write(connection: Connection) -> int:
+        ended = signins.end_at_provider(connection, issuer, subject=subject, sid=sid)
+        if ended:
+            said: audit.Details = {"by": issuer, "browsers": ended}
+            audit.record(connection, told, "sign.out", "user", subject or "", details=said)
+        return ended
+
+    return await gateway.db.write(write)
 
 
 async def signed_out() -> Response:

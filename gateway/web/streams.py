@@ -56,8 +56,8 @@ def events(request: Request, source: AsyncIterator[Sent], *, heartbeat: float = 
     return StreamingResponse(body(), media_type="text/event-stream", headers=dict(LIVE_HEADERS))
 
 
-def text(request: Request, source: AsyncIterator[str]) -> StreamingResponse:
-    """A stream of plain text."""
+def text(request: Request, source: AsyncIterator[str], *, kind: str = "text/plain; charset=utf-8") -> StreamingResponse:
+    """A stream of text. One that breaks off does not look whole."""
 
     async def body() -> AsyncIterator[bytes]:
         try:
@@ -69,7 +69,7 @@ def text(request: Request, source: AsyncIterator[str]) -> StreamingResponse:
             log.warning("text stream broke off", code=error.code, error=error.message)
             raise ConnectionAbortedError(error.message) from error  # the reader must see that this is not the end
 
-    return StreamingResponse(body(), media_type="text/plain; charset=utf-8", headers=dict(LIVE_HEADERS))
+    return StreamingResponse(body(), media_type=kind, headers=dict(LIVE_HEADERS))
 
 
 async def while_open(source: AsyncIterator[T], closing: asyncio.Event, idle: float | None) -> AsyncGenerator[T | None]:

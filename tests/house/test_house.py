@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.server.actions import ACTIONS, CHANGES_NOTHING
+from gateway.server.app import routes
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "monitoring", "logs")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -150,6 +153,84 @@ def _selects(node: ast.AST) -> bool:
 
 def _starts_from_caller(function: ast.FunctionDef) -> bool:
     return function.name == "visible_to" or bool(_calls(function) & {"visible_to", "seen_by", "ways_to_see"})
+
+
+#: Writes to the database that leave no row in the audit log, and why that is right.
+NO_ROW = {
+    "gateway/cli/assemble.py:assemble": "the gateway's own name, made once",
+    "gateway/core/images.py:_by_path": "the digest of a file that a session names: its row has it",
+    "gateway/core/leases.py:_give": "who works for a cluster",
+    "gateway/core/leases.py:beat": "who works for a cluster",
+    "gateway/core/leases.py:run": "who works for a cluster",
+    "gateway/core/openings.py:take": "the link has a row, and is good once",
+    "gateway/core/reconcile.py:_count_lost": "a number; how the session ended is an event",
+    "gateway/core/reconcile.py:_see": "what was seen of a cluster",
+    "gateway/core/reconcile.py:_write": "what its callers write",
+    "gateway/core/unix.py:user_of": "the uid of a Unix user who has a row",
+    "gateway/core/witness.py:_write_some": "the rows themselves",
+    "gateway/identity/callers.py:_keep_use": "when a token was used last",
+    "gateway/web/signin.py:_finish": "a sign-in that is under way is used up",
+    "gateway/web/signin.py:_remember": "the browser of a sign-in that has a row",
+    "gateway/web/signin.py:login": "a sign-in that has begun",
+}
+
+
+def test_every_write_leaves_a_row_in_the_audit_log() -> None:
+    """Whoever writes tells what they did, in the same function: `audit.record(...)` in what they hand to `write`."""
+    found = set()
+    for path in (ROOT / "gateway").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        tellers: set[str] = set()
+        for _ in functions:  # also those that tell through another
+            tellers |= {function.name for function in functions if _uses_audit(function, tellers)}
+        inner = {
+            child
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for child in ast.walk(node)
+            if child is not node
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node in inner:
+                continue
+            if _writes(node, loop=path.stem in {"reconcile", "sweep"}) and not _uses_audit(node, tellers):
+                found.add(f"{relative(path)}:{node.name}")
+    assert found - set(NO_ROW) == set(), "call audit.record in the write, or say above why it need not"
+    assert set(NO_ROW) - found == set(), "these are gone: take them off the list"
+
+
+def _writes(function: ast.AST, *, loop: bool) -> bool:
+    """`….db.write(…)` and, in the reconcile loop, `self._write(…)` with something to do in the transaction."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (
+            (node.func.attr == "write" and ast.unparse(node.func.value).endswith(("db", "database")))
+            or (node.func.attr == "_write" and loop)
+        )
+        for node in ast.walk(function)
+    )
+
+
+def _uses_audit(function: ast.AST, tellers: set[str]) -> bool:
+    return any(
+        (isinstance(node, ast.Attribute) and ast.unparse(node).startswith("audit.record"))
+        or (isinstance(node, ast.Name) and node.id in tellers)
+        for node in ast.walk(function)
+    )
+
+
+def test_every_operation_that_changes_something_has_its_name_in_the_audit_log() -> None:
+    operations = {
+        operation["operationId"]
+        for path in routes().openapi()["paths"].values()
+        for method, operation in path.items()
+        if method != "get"
+    }
+    assert operations == {*ACTIONS, *CHANGES_NOTHING}
+    told = "".join(path.read_text() for path in (ROOT / "gateway/core").glob("*.py"))
+    assert [action for action, _, _ in ACTIONS.values() if f'"{action}"' not in told] == []
 
 
 @pytest.fixture(scope="module")

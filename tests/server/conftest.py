@@ -9,6 +9,7 @@ import pytest
 from gateway.server.app import app
 from gateway.web.serving import running
 from tests.services import Site, a_site
+from tests.town import Town, a_town
 
 
 @pytest.fixture
@@ -24,3 +25,9 @@ async def api(site: Site) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(base_url=f"{url}/api/v1", headers=site.auth, timeout=20) as client,
     ):
         yield client
+
+
+@pytest.fixture
+async def town(tmp_path: Path) -> AsyncIterator[Town]:
+    async with a_town(tmp_path) as made:
+        yield made

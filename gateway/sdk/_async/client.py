@@ -19,6 +19,7 @@ from gateway.model.api import (
 from gateway.model.image import Image
 from gateway.model.user import MeView
 from gateway.sdk import wire
+from gateway.sdk._async.audit import AsyncAudit
 from gateway.sdk._async.people import AsyncProjects, AsyncSecrets, AsyncTokens, AsyncUsers
 from gateway.sdk._async.policies import AsyncPolicies
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
@@ -48,6 +49,7 @@ class AsyncSluice:
         self.users = AsyncUsers(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.policies = AsyncPolicies(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     @property
     def url(self) -> str:

@@ -96,6 +96,20 @@ class AsyncTransport:
             async for event in events:
                 yield event
 
+    async def lines(self, call: Call) -> AsyncGenerator[str, None]:
+        """The lines of a long answer, as they come; sent once. Unavailable if it breaks off."""
+        try:
+            async with self.http.stream(
+                call.method, wire.API + call.path, params=call.params, headers={"Accept": "*/*"}
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise wire.problem(response)
+                async for line in response.aiter_lines():
+                    yield line
+        except httpx.TransportError as error:
+            raise wire.unreachable(self.url, error) from error
+
     async def stream(self, call: Call, *, read_timeout: float | None) -> AsyncGenerator[ServerEvent | None, None]:
         """The server-sent events that answer a call, sent once to its path as it stands."""
         lines = EventLines()

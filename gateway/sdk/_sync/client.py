@@ -20,6 +20,7 @@ from gateway.model.api import (
 from gateway.model.image import Image
 from gateway.model.user import MeView
 from gateway.sdk import wire
+from gateway.sdk._sync.audit import Audit
 from gateway.sdk._sync.people import Projects, Secrets, Tokens, Users
 from gateway.sdk._sync.policies import Policies
 from gateway.sdk._sync.session import Session, follow_events, openai_client
@@ -49,6 +50,7 @@ class Sluice:
         self.users = Users(self._transport)
         self.secrets = Secrets(self._transport)
         self.policies = Policies(self._transport)
+        self.audit = Audit(self._transport)
 
     @property
     def url(self) -> str:

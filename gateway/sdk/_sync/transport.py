@@ -96,6 +96,19 @@ class Transport:
         with closing(self.stream(call, read_timeout=read_timeout)) as events:
             yield from events
 
+    def lines(self, call: Call) -> Generator[str, None, None]:
+        """The lines of a long answer, as they come; sent once. Unavailable if it breaks off."""
+        try:
+            with self.http.stream(
+                call.method, wire.API + call.path, params=call.params, headers={"Accept": "*/*"}
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise wire.problem(response)
+                yield from response.iter_lines()
+        except httpx.TransportError as error:
+            raise wire.unreachable(self.url, error) from error
+
     def stream(self, call: Call, *, read_timeout: float | None) -> Generator[ServerEvent | None, None, None]:
         """The server-sent events that answer a call, sent once to its path as it stands."""
         lines = EventLines()

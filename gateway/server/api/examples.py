@@ -133,3 +133,27 @@ IMAGE: dict[str, Any] = {
     "size": 104857600,
     "built_at": "2026-01-05T09:00:00Z",
 }
+
+AUDIT: dict[str, Any] = {
+    "at": "2026-01-05T10:00:00.000000Z",
+    "who": "ann",
+    "user_id": "01J9Z3V8K4T6Q2M5N7P0R1S2T4",
+    "kind": "person",
+    "origin": "cli",
+    "token": None,
+    "action": "session.create",
+    "object_kind": "session",
+    "object": "01J9Z3V8K4T6Q2M5N7P0R1S2T3",
+    "project": "physics",
+    "session": "01J9Z3V8K4T6Q2M5N7P0R1S2T3",
+    "job_id": None,
+    "decision": "allow",
+    "policy": "",
+    "outcome": "done",
+    "reason": "",
+    "request_id": "01J9Z3V8K4T6Q2M5N7P0R1S2T5",
+    "details": {"name": "demo", "recipe": "llama-cpp", "cluster": "local"},
+    "id": 17,
+    "previous": "0b9c2625dc21ef05f6ad4ddf47c5f203837aa32c2e7a5b1c6a5b4c3d2e1f00f1",
+    "hash": "6d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e",
+}
