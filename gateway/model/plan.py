@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.model.jobspec import AbsolutePath, EnvName, Probe
 from gateway.model.parameter import Value
-from gateway.model.recipe import Kind
+from gateway.model.recipe import Affinity, Kind
 from gateway.model.resources import Resources
 
 
@@ -31,13 +31,19 @@ class PlannedMount(_Part):
 
 
 class PlannedService(_Part):
-    """How the service listens, what it serves, when it is ready. `start_timeout` in seconds."""
+    """How the service listens, what it serves, when it is ready, and how requests are spread over its replicas.
+
+    `start_timeout` in seconds; `max_in_flight` is of one replica, `max_queue` of the session; None: the gateway's own.
+    """
 
     listen: Literal["socket", "port"] = "socket"
     protocol: Literal["openai", "http"] = "http"
     model: str | None = None
     probe: Probe
     start_timeout: float = 1800
+    affinity: Affinity = "none"
+    max_in_flight: int | None = None
+    max_queue: int | None = None
 
 
 class PlannedLifecycle(_Part):

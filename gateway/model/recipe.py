@@ -24,6 +24,7 @@ from gateway.model.secret import SecretName
 from gateway.model.text import check_text, is_expression, parse_duration
 
 Kind = Literal["service", "batch"]
+Affinity = Literal["none", "prefix", "session"]
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ImageName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|/[^\x00-\x1f]+\.sif)$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
@@ -136,6 +137,24 @@ class ServiceRequest(_Part):
         None, description="Readiness; unset: a completion for `openai`, GET /health for `http`."
     )
     start_timeout: Duration = Field(1800, description="How long it may take to become ready.")
+    affinity: Affinity = Field(
+        "none",
+        description=(
+            "Which of several replicas answers. `none`: the least busy one. `prefix`: requests that begin alike go to "
+            "one replica while it is not much busier than the others, so that its prefix cache is used. `session`: "
+            "those of one `X-Session-Id` (else one `user` of the body, one browser, one caller) go to one replica."
+        ),
+    )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that one replica answers at once; more wait in line. Unset: `proxy.session_in_flight`.",
+    )
+    max_queue: int | None = Field(
+        None,
+        ge=0,
+        description="Requests that may wait in line; more are refused with 503. Unset: `proxy.session_queue`.",
+    )
 
     @model_validator(mode="after")
     def _openai_has_a_model(self) -> Self:

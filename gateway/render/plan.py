@@ -165,6 +165,9 @@ class _Work:
             model=model,
             probe=_probe(service, model),
             start_timeout=service.start_timeout,
+            affinity=service.affinity,
+            max_in_flight=service.max_in_flight,
+            max_queue=service.max_queue,
         )
 
     def _text(self, field: str, text: str) -> str | None:
