@@ -30,6 +30,15 @@ class PlannedMount(_Part):
     writable: bool = False
 
 
+class PlannedReplicas(_Part):
+    """How many jobs serve at a time; see the recipe's `service.replicas`. `scale_down_after` in seconds."""
+
+    min: int = 1
+    max: int = 1
+    target_in_flight: int = 8
+    scale_down_after: float = 600
+
+
 class PlannedService(_Part):
     """How the service listens, what it serves, when it is ready, and how requests are spread over its replicas.
 
@@ -44,6 +53,16 @@ class PlannedService(_Part):
     affinity: Affinity = "none"
     max_in_flight: int | None = None
     max_queue: int | None = None
+    replicas: PlannedReplicas | None = None
+
+
+class IdleRule(_Part):
+    """Seconds; see the recipe's `lifecycle.idle`. `after` None: never."""
+
+    connected: bool | None = None
+    gpus: bool | None = None
+    after: float | None = None
+    warn: float = 300
 
 
 class PlannedLifecycle(_Part):
@@ -53,6 +72,8 @@ class PlannedLifecycle(_Part):
     kill_after: float = 30
     before_limit: float = 60
     requeue: bool = False
+    renew: bool = False
+    idle: tuple[IdleRule, ...] = ()
 
 
 class Plan(_Part):
@@ -77,6 +98,11 @@ class Plan(_Part):
     lifecycle: PlannedLifecycle = PlannedLifecycle()
     outputs: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def replicas(self) -> PlannedReplicas:
+        """How many jobs serve at a time: one, where nothing is said."""
+        return (self.service.replicas if self.service is not None else None) or PlannedReplicas()
 
 
 class ClusterDefaults(_Part):

@@ -42,6 +42,7 @@ RESERVED_PARAMETERS = frozenset(
     {"resources", "true", "false", "none", "and", "or", "not", "in", "is", "if", "else", "import", "recursive"}
 )
 """Words that mean something else in expressions."""
+MOST_REPLICAS = 64
 RESERVED_TARGETS = ("/session", "/run/sluice", "/inputs", "/proc", "/sys", "/dev")
 
 
@@ -117,6 +118,28 @@ class ProbeRequest(_Part):
     timeout: Duration | None = Field(None, description="How long one question may take.")
 
 
+class ReplicasRequest(_Part):
+    """How many jobs of the service run at a time, and when there are more or fewer of them."""
+
+    min: int = Field(1, ge=0, le=MOST_REPLICAS, description="At least so many; 0: none while nobody asks for anything.")
+    max: int | None = Field(
+        None, ge=1, le=MOST_REPLICAS, description="At most so many; unset: as `min`, and at least 1."
+    )
+    target_in_flight: int = Field(8, ge=1, description="So many requests at a time are enough for one of them.")
+    scale_down_after: Duration = Field(600, description="How long fewer must have been enough before one is ended.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError("`max` is less than `min`")
+        return self
+
+    @property
+    def most(self) -> int:
+        """`max`, worked out."""
+        return self.max if self.max is not None else max(1, self.min)
+
+
 class ServiceRequest(_Part):
     """How a service listens and is used."""
 
@@ -155,6 +178,9 @@ class ServiceRequest(_Part):
         ge=0,
         description="Requests that may wait in line; more are refused with 503. Unset: `proxy.session_queue`.",
     )
+    replicas: ReplicasRequest | None = Field(
+        None, description="How many jobs run at a time and share the requests; unset: one."
+    )
 
     @model_validator(mode="after")
     def _openai_has_a_model(self) -> Self:
@@ -162,6 +188,17 @@ class ServiceRequest(_Part):
         if needs and not self.model:
             raise ValueError("`model` is needed: requests are routed by it and the probe asks it")
         return self
+
+
+class IdleRequest(_Part):
+    """One rule of what happens to a service that nobody uses. The first rule that fits decides."""
+
+    connected: bool | None = Field(
+        None, description="It fits while WebSockets are open (`true`), or none is (`false`); unset: always."
+    )
+    gpus: bool | None = Field(None, description="It fits sessions with GPUs (`true`) or without; unset: all.")
+    after: Duration | None = Field(None, description="It is stopped when it was idle for so long; unset: never.")
+    warn: Duration = Field(300, description="How long before that its users are told.")
 
 
 class Lifecycle(_Part):
@@ -174,6 +211,16 @@ class Lifecycle(_Part):
     before_limit: Duration = Field(60, description="How long before its time limit a service begins to stop.")
     requeue: bool = Field(
         default=False, description="Whether Slurm may start the job again after a node failure or preemption."
+    )
+    renew: bool | None = Field(
+        None,
+        description=(
+            "Whether a service goes on in another job before its time limit, when its node is drained, and after it "
+            "was preempted or lost its node; unset: if it is a model server (`protocol: openai`), which keeps nothing."
+        ),
+    )
+    idle: tuple[IdleRequest, ...] = Field(
+        (), description="Rules of what happens to a service that nobody uses; none: it goes on."
     )
 
 
@@ -244,6 +291,8 @@ class Recipe(_Part):
         for name in sorted(name for name in self.env if name.startswith("PARAM_")):
             raise ValueError(f"`env` cannot set {name}: a script gets its parameters by such names")
         self._check_secrets()
+        if self.kind == "batch" and (self.lifecycle.idle or self.lifecycle.renew):
+            raise ValueError("`lifecycle.idle` and `lifecycle.renew` are for services")
         if self.kind == "service" and is_many(self.resources.nodes):
             raise ValueError("a service runs on one node: `resources.nodes` must be 1")
         return self
@@ -315,8 +364,11 @@ _NESTED: dict[str, type[BaseModel]] = {
     "mounts": Mount,
     "service": ServiceRequest,
     "service.probe": ProbeRequest,
+    "service.replicas": ReplicasRequest,
     "lifecycle": Lifecycle,
+    "lifecycle.idle": IdleRequest,
 }
+_LISTS = frozenset({"mounts", "lifecycle.idle"})
 _KEYED = {"parameters": "<name>", "secrets": "<VARIABLE>"}
 
 
@@ -340,7 +392,7 @@ def _describe(model: type[BaseModel], prefix: str, shown: str) -> Iterator[Field
         place = f"{prefix}{name}"
         yield FieldHelp(f"{shown}{name}", _type_words(schema[name], info.annotation), info.description or "")
         if nested := _NESTED.get(place):
-            key = f".{_KEYED[place]}" if place in _KEYED else "[]" if place == "mounts" else ""
+            key = f".{_KEYED[place]}" if place in _KEYED else "[]" if place in _LISTS else ""
             yield from _describe(nested, f"{place}.", f"{shown}{name}{key}.")
 
 

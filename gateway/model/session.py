@@ -62,7 +62,13 @@ class Condition(BaseModel):
 
 
 class Session(BaseModel):
-    """One running use of a recipe by one user in one project. `version` guards every write."""
+    """One running use of a recipe by one user in one project. `version` guards every write.
+
+    One with a `parent` is one more job of that session: a replica, a successor, or what it had before (see
+    gateway.model.group). It lives the same life, and is shown to nobody as a session. `drain_at`: since when it gets
+    no new requests; `asleep_at`: since when it has no job, until a request wants one; `keep_until`: asked not to be
+    stopped for being idle before; `stop_reason`: why it was told to end, where nobody asked for it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,7 +90,17 @@ class Session(BaseModel):
     updated_at: datetime
     ready_at: datetime | None = None
     ended_at: datetime | None = None
+    parent: str | None = None
+    drain_at: datetime | None = None
+    asleep_at: datetime | None = None
+    keep_until: datetime | None = None
+    stop_reason: str = ""
     job: Job
+
+    @property
+    def root(self) -> str:
+        """The id of the session that this is, or is a job of: what its directory, jobs and secrets go by."""
+        return self.parent or self.id
 
     @property
     def word(self) -> str:
@@ -214,7 +230,8 @@ def verdict(session: Session, seen: SeenJob) -> tuple[Phase, str, str]:
     if seen.state is JobState.COMPLETED and batch and (finished or session.stop_requested_at is None):
         return Phase.SUCCEEDED, "finished", "Finished."
     if session.stop_requested_at is not None:
-        return Phase.STOPPED, "stopped", "Stopped on request."
+        why = session.stop_reason
+        return Phase.STOPPED, why or "stopped", STOPS.get(why, "Stopped on request.")
     if isinstance(told, Ended) and told.reason in _ENDINGS and seen.state in {JobState.COMPLETED, JobState.FAILED}:
         return (
             Phase.FAILED,
@@ -257,6 +274,12 @@ _ENDINGS = {
     "stopped": "It was told to end from outside Sluice.",
     "finished": "The program failed with exit code {code}. See the session's log.",
     "duplicate": "Another job of this session had begun already.",
+}
+#: Why a job was told to end where nobody asked for it, and what is said of it.
+STOPS = {
+    "idle": "Stopped, as nobody used it. `sluice resume` starts it again.",
+    "replaced": "Another job of the session took its place.",
+    "scaled_down": "Fewer jobs were needed.",
 }
 _SUSPENDED = "Slurm has suspended the job; it goes on when it is resumed."
 _OTHER_ENDS = {

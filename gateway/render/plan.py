@@ -14,9 +14,10 @@ from gateway.model.plan import (
     Plan,
     PlannedLifecycle,
     PlannedMount,
+    PlannedReplicas,
     PlannedService,
 )
-from gateway.model.recipe import Recipe, ServiceRequest, digest
+from gateway.model.recipe import Recipe, ReplicasRequest, ServiceRequest, digest
 from gateway.model.resources import Gpus, Resources
 from gateway.model.text import check_text, is_expression, nearest
 from gateway.render.expression import arguments, as_text, evaluate
@@ -64,7 +65,7 @@ def make_plan(
         secrets=sources(recipe, values),
         mounts=(*inputs.mounts, *work.mounts()),
         service=None if recipe.service is None else work.service(recipe.service),
-        lifecycle=PlannedLifecycle.model_validate(recipe.lifecycle.model_dump()),
+        lifecycle=_lifecycle(recipe),
         outputs=recipe.outputs,
         labels=recipe.labels,
     )
@@ -168,6 +169,7 @@ class _Work:
             affinity=service.affinity,
             max_in_flight=service.max_in_flight,
             max_queue=service.max_queue,
+            replicas=None if service.replicas is None else _replicas(service.replicas),
         )
 
     def _text(self, field: str, text: str) -> str | None:
@@ -188,6 +190,18 @@ def _broken(recipe: Recipe, field: str, error: ValueError) -> RecipeInvalid:
         hint=f"Check it with: sluice recipe show {recipe.name}",
         field=field,
     )
+
+
+def _replicas(asked: ReplicasRequest) -> PlannedReplicas:
+    return PlannedReplicas.model_validate({**asked.model_dump(), "max": asked.most})
+
+
+def _lifecycle(recipe: Recipe) -> PlannedLifecycle:
+    """A model server keeps nothing that a renewal could lose; of anything else that is not known."""
+    asked = recipe.lifecycle
+    model = recipe.service is not None and recipe.service.protocol == "openai"
+    renew = model if asked.renew is None else asked.renew
+    return PlannedLifecycle.model_validate({**asked.model_dump(), "renew": renew})
 
 
 def _probe(service: ServiceRequest, model: str | None) -> Probe:

@@ -20,5 +20,7 @@ class SessionCount(BaseModel):
 def by_phase(connection: Connection) -> list[SessionCount]:
     """Every session that is kept, ended ones, too."""
     keys = sessions.c.cluster, sessions.c.recipe, sessions.c.phase
-    rows = connection.execute(select(*keys, func.count().label("count")).group_by(*keys).order_by(*keys))
+    rows = connection.execute(
+        select(*keys, func.count().label("count")).where(sessions.c.parent.is_(None)).group_by(*keys).order_by(*keys)
+    )
     return [SessionCount.model_validate(dict(row)) for row in rows.mappings()]

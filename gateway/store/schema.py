@@ -76,6 +76,12 @@ sessions = Table(
     Column("attempt", Integer, nullable=False),
     Column("idempotency_key", String(255)),
     Column("idempotency_digest", String(64)),
+    # a row with a parent is one more job of that session, and shown to nobody as a session
+    Column("parent", String(26), index=True),
+    Column("drain_at", UtcDateTime),
+    Column("asleep_at", UtcDateTime),
+    Column("keep_until", UtcDateTime),
+    Column("stop_reason", Text, nullable=False, server_default=""),
     UniqueConstraint("owner", "idempotency_key"),
 )
 # Lists are read newest first: each filter that may find little has an index that ends with the id.
@@ -132,6 +138,20 @@ jobs = Table(
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
     Column("cancelled_at", UtcDateTime),
+)
+
+#: What each process of the data plane has to do with a session.
+loads = Table(
+    "loads",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("writer", String(63), primary_key=True),
+    Column("in_flight", Integer, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    Column("websockets", Integer, nullable=False),
+    Column("last_request_at", UtcDateTime),
+    Column("at", UtcDateTime, nullable=False),
+    Column("by_attempt", JSON, nullable=False),
 )
 
 events = Table(

@@ -20,7 +20,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    true,
     union,
     update,
 )
@@ -39,7 +38,7 @@ _JOB_FIELDS = tuple(Job.model_fields)
 _SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "job")
 
 #: Events after which there is something to do for whoever works for the cluster.
-WORK = frozenset({"session.created", "session.stop_requested"})
+WORK = frozenset({"session.created", "session.stop_requested", "session.woken", "session.job"})
 _ID_LENGTH = 26
 Current = tuple[str, int]
 """A session's id and the version that it is in."""
@@ -80,8 +79,8 @@ def seen_by(caller: Principal) -> ColumnElement[bool]:
 
 
 def ways_to_see(caller: Principal) -> list[ColumnElement[bool]]:
-    """The same as conditions of which one must hold; each has an index of its own."""
-    found: list[ColumnElement[bool]] = [true()]
+    """The same as conditions of which one must hold; each has an index of its own. Jobs of sessions are none."""
+    found: list[ColumnElement[bool]] = [sessions.c.parent.is_(None)]
     if caller.session is not None:
         found.append(sessions.c.id == caller.session)
     if caller.project is not None:
@@ -111,10 +110,12 @@ def add(
     connection.execute(_ADD_JOB, session.job.model_dump())
     if sealed is not None:
         secrets.give(connection, session.id, sealed)
-    if session.plan.labels:
+    if session.plan.labels and session.parent is None:
         named = session.plan.labels.items()
         connection.execute(_ADD_LABELS, [{"session_id": session.id, "name": n, "value": v} for n, v in named])
-    append_events(connection, [(session, "session.created", {"recipe": session.plan.recipe, "name": session.name})])
+    created = "session.created", {"recipe": session.plan.recipe, "name": session.name}
+    kind, data = created if session.parent is None else ("session.job", told_of_job(session))
+    append_events(connection, [(session, kind, data)])
 
 
 def by_key(connection: Connection, caller: Principal, key: str) -> tuple[Session, str] | None:
@@ -228,6 +229,12 @@ def ready(connection: Connection, caller: Principal) -> list[Session]:
     return [found for row in connection.execute(query) if (found := _session(row)).endpoint is not None]
 
 
+def living(connection: Connection, which: ColumnElement[bool]) -> list[Session]:
+    """Those that have not ended and are such, jobs of sessions among them; asked for nobody."""
+    query = _joined().where(~sessions.c.ended, which).order_by(sessions.c.id)
+    return [_session(row) for row in connection.execute(query)]
+
+
 def live(connection: Connection, cluster: str, known: Mapping[str, Session] = MappingProxyType({})) -> list[Session]:
     """Every session of a cluster that has not ended: the reconcile loop's question, asked for nobody.
 
@@ -250,7 +257,8 @@ def live(connection: Connection, cluster: str, known: Mapping[str, Session] = Ma
 def asked(connection: Connection, cluster: str) -> list[Session]:
     """What users asked of a cluster and nobody has begun: sessions to submit, and sessions to stop."""
     stop = and_(sessions.c.stop_requested_at.is_not(None), jobs.c.cancelled_at.is_(None), jobs.c.job_id.is_not(None))
-    query = _joined().where(sessions.c.cluster == cluster, ~sessions.c.ended, or_(jobs.c.intent_at.is_(None), stop))
+    new = and_(jobs.c.intent_at.is_(None), sessions.c.asleep_at.is_(None))
+    query = _joined().where(sessions.c.cluster == cluster, ~sessions.c.ended, or_(new, stop))
     return [_session(row) for row in connection.execute(query.order_by(sessions.c.id))]
 
 
@@ -279,6 +287,7 @@ def remove(connection: Connection, session: Session) -> None:
     """Forget an ended session; its events go with it. SessionNotFound if somebody was faster."""
     guard = and_(sessions.c.id == session.id, sessions.c.ended)
     keys.spend(connection, session)
+    connection.execute(delete(sessions).where(sessions.c.parent == session.id, sessions.c.ended))
     if connection.execute(delete(sessions).where(guard)).rowcount == 0:
         if reread(connection, session.id) is None:
             raise SessionNotFound(f"session {session.name} is forgotten already")
@@ -287,6 +296,10 @@ def remove(connection: Connection, session: Session) -> None:
 
 def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dict[str, Any]]]:
     """The events that a change is worth telling: (session, type, data)."""
+    if after.parent is not None:
+        if after.phase is not before.phase:
+            yield after, "session.job", told_of_job(after)
+        return
     if after.phase is not before.phase:
         yield (
             after,
@@ -307,13 +320,19 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
         yield after, "session.stop_requested", {}
 
 
+def told_of_job(member: Session) -> dict[str, Any]:
+    """What is told of one of several jobs."""
+    said = {"phase": member.word, "reason": member.reason, "message": member.message}
+    return {"attempt": member.job.attempt, "job_id": member.job.job_id, "role": member.job.role.value, **said}
+
+
 def _waiting(session: Session) -> dict[str, Any]:
     return {"reason": session.reason, "message": session.message, "position": session.job.position}
 
 
 def append_events(connection: Connection, told: Iterable[tuple[Session, str, dict[str, Any]]]) -> None:
     rows = [
-        {"session_id": session.id, "owner": session.owner, "type": kind, "at": session.updated_at, "data": data}
+        {"session_id": session.root, "owner": session.owner, "type": kind, "at": session.updated_at, "data": data}
         for session, kind, data in told
     ]
     if rows:
