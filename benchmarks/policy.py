@@ -15,6 +15,7 @@ from benchmarks.environment import Environment
 from benchmarks.report import Row, percentile
 from gateway.core import policy_question
 from gateway.core.policies import Policies
+from gateway.core.verdicts import Verdicts
 from gateway.model.plan import PinnedImage, Plan
 from gateway.model.policy import Subject
 from gateway.model.principal import Principal, Role
@@ -48,6 +49,12 @@ def rows() -> Iterator[Row]:
             for share in (0.5, 0.99):
                 what = f"policy decision, {number} policies, {name}, p{share * 100:g}"
                 yield Row(what, "ms", percentile(ours, share) * 1e3, percentile(raw, share) * 1e3)
+        verdicts = Verdicts(chosen, lambda: NOW, "UTC")
+        for clock, name in ((time.perf_counter, "wall"), (time.thread_time, "CPU")):
+            taken = _taken(clock, lambda: verdicts.of(caller, "call", subject))
+            for share in (0.5, 0.99):
+                what = f"policy decision of the data plane, from memory, {name}, p{share * 100:g}"
+                yield Row(what, "ms", percentile(taken, share) * 1e3)
 
 
 def _taken(clock: Callable[[], float], ask: Callable[[], object]) -> list[float]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from typing import Any
 
 from gateway.core import sessions
 from gateway.core.context import Cluster, Gateway
+from gateway.core.policies import Policies
 from gateway.core.recipes import Catalogue
 from gateway.core.reconcile import Reconciler
 from gateway.identity.keyring import Keyring
@@ -114,6 +115,7 @@ async def a_site(
     *,
     identity: Mapping[str, Any] | None = None,
     proxy: Mapping[str, Any] | None = None,
+    policies: Sequence[Path] = (),
     **reconcile: float,
 ) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
@@ -142,6 +144,7 @@ async def a_site(
         vault=Keyring(state / "secrets.keys"),
         client_ca=pki.ca_pem,
         clock=lambda: datetime.now(UTC),
+        policies=Policies(policies),
     )
     base = Image(cluster="c", name="base", sha256="0" * 64, path="/i/base.sif", size=1, built_at=datetime.now(UTC))
     await database.write(images.save, base)

@@ -2,7 +2,7 @@
 
 from gateway.client.http1 import RequestHead
 from gateway.identity.seal import Seal
-from gateway.model.principal import Principal, Scope
+from gateway.model.principal import Opened
 from gateway.web.caller import cookie_of, same_origin
 
 NAME = "sluice-session"
@@ -24,13 +24,12 @@ class Cookies:
         path = prefix.decode() + "/"
         return f"{NAME}={value}; Path={path}; Max-Age={self._seconds}; HttpOnly; SameSite=Lax{secure}"
 
-    def caller(self, head: RequestHead, now: float) -> Principal | None:
+    def opened(self, head: RequestHead, now: float) -> Opened | None:
         """Whom the cookie lets in, and into which session. Forbidden if a page of another origin uses it."""
         value = cookie_of(head.fields.get(b"cookie", b""), NAME)
         words = self._seal.open(value) if value is not None else None
         match words:
             case ["session", session_id, owner, until] if int(until) > now:
                 same_origin(head.fields, head.method.decode())
-                scopes = frozenset({Scope.WRITE})
-                return Principal(name=owner, session=session_id, scopes=scopes, origin="browser")
+                return Opened(session_id, owner)
         return None

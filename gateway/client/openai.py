@@ -92,7 +92,7 @@ class OpenAi:
     def redeem(self, plane: "Plane", front: "Front", head: RequestHead) -> None:
         """Nobody is let in by a link here."""
 
-    def known(self, head: RequestHead) -> None:
+    def opened(self, head: RequestHead) -> None:
         """Nobody is let in by a cookie of a session here."""
 
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:

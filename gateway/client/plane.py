@@ -18,7 +18,7 @@ from gateway.client.limits import Limits
 from gateway.client.routes import Route, Routes
 from gateway.client.usage import Usage
 from gateway.errors import Forbidden, SluiceError, Unauthenticated
-from gateway.model.principal import Principal, Scope
+from gateway.model.principal import Opened, Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
 from gateway.web.caller import authenticate
 from gateway.web.metrics import CONNECTIONS, TOKENS
@@ -48,8 +48,8 @@ class Service(Protocol):
     def redeem(self, plane: "Plane", front: Front, head: RequestHead) -> Coroutine[Any, Any, Answer] | None:
         """The answer to a request that brings what lets its caller in from now on; None if it brings no such thing."""
 
-    def known(self, head: RequestHead) -> Principal | None:
-        """The caller, if this service itself let it in before. Forbidden."""
+    def opened(self, head: RequestHead) -> Opened | None:
+        """What this service itself let a browser in by, before. Forbidden."""
 
     def begin(self, plane: "Plane", front: Front, caller: Principal, head: RequestHead, data: bytes) -> None:
         """Answer a caller's request, of whose body `data` has come. SluiceError."""
@@ -136,12 +136,13 @@ class Plane:
             if (redeeming := service.redeem(self, front, head)) is not None:
                 front.hand(Later(front, head.frame(), redeeming, data))
                 return
-            front.caller = caller = self._recall(head) or service.known(head)
+            opened = service.opened(head)
+            front.caller = caller = self._recall(head) if opened is None else self.identity.recall_opened(opened)
             if caller is not None:
                 caller.require(service.scope)
                 service.begin(self, front, caller, head, data)
             else:
-                front.hand(Later(front, head.frame(), self._ask(front, service, head), data))
+                front.hand(Later(front, head.frame(), self._ask(front, service, head, opened), data))
         except SluiceError as error:
             front.refuse(error)
 
@@ -150,10 +151,15 @@ class Plane:
         scheme, _, token = head.fields.get(b"authorization", b"").partition(b" ")
         return self.identity.recall(token.decode("latin-1")) if scheme == b"Bearer" else None
 
-    async def _ask(self, front: Front, service: Service, head: RequestHead) -> Callable[[bytes], None]:
+    async def _ask(
+        self, front: Front, service: Service, head: RequestHead, opened: Opened | None
+    ) -> Callable[[bytes], None]:
         """Find out who calls; then let the service answer."""
-        method = head.method.decode()
-        caller = await authenticate(self.identity, head.headers, method=method, browser=service.browser, peer=front.uid)
+        if opened is not None:
+            caller = await self.identity.by_opened(opened)
+        else:
+            method, browser = head.method.decode(), service.browser
+            caller = await authenticate(self.identity, head.headers, method=method, browser=browser, peer=front.uid)
         front.caller = caller
         caller.require(service.scope)
         return lambda data: service.begin(self, front, caller, head, data)

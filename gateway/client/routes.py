@@ -6,20 +6,24 @@ the database is away the last table is served; `age` says how old it is.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
+from sqlalchemy import Connection
 
 from gateway.client.upstream import Path, Upstream
 from gateway.core.context import Gateway
+from gateway.core.policies import require
+from gateway.core.verdicts import Verdicts
 from gateway.core.witness import Witness
 from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
 from gateway.model.announcement import Endpoint
+from gateway.model.policy import Action, Subject, subject_of
 from gateway.model.principal import Principal
 from gateway.model.session import Session
-from gateway.store import events
+from gateway.store import events, projects
 from gateway.store import sessions as store
 
 log = structlog.get_logger(__name__)
@@ -32,7 +36,10 @@ SHORTEST = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """One ready session. `model` is what its server calls the model; None for services that are no model servers."""
+    """One ready session. `model` is what its server calls the model; None for services that are no model servers.
+
+    `subject` is the session as policies see it.
+    """
 
     id: str
     name: str
@@ -44,6 +51,7 @@ class Route:
     upstream: Upstream = field(repr=False)
     endpoint: Endpoint
     id_bytes: bytes
+    subject: Subject = field(repr=False)
 
     def seen_by(self, caller: Principal) -> bool:
         """Whether the caller may use it: a model is its project's, anything else its owner's alone."""
@@ -55,6 +63,7 @@ class Routes:
 
     def __init__(self, gateway: Gateway, path: Path) -> None:
         self._gateway, self._path = gateway, path
+        self._verdicts = Verdicts(gateway.policies, gateway.clock, gateway.settings.policy.timezone)
         self._routes: dict[str, Route] = {}
         self._by_name: dict[tuple[str, str], Route] = {}
         self._by_model: dict[str, list[Route]] = {}
@@ -98,7 +107,7 @@ class Routes:
             newest = await self._gateway.db.read(events.newest)
             changed = whole or newest != self._newest
             if changed:
-                self._replace(await self._gateway.db.read(store.ready, EVERYBODY))
+                self._replace(*await self._gateway.db.read(_ready))
             self._newest, self._read_at = newest, began
         now = asyncio.get_running_loop().time()
         for upstream in self._upstreams.values():
@@ -112,14 +121,31 @@ class Routes:
 
     def visible(self, caller: Principal) -> Iterable[Route]:
         """The caller's ready sessions that can be reached, newest first."""
-        return [route for route in self._routes.values() if route.seen_by(caller) and not route.upstream.failing]
+        reached = [route for route in self._routes.values() if route.seen_by(caller) and not route.upstream.failing]
+        return [route for route in reached if self._permits(caller, route)]
 
     def serving(self, caller: Principal, model: str) -> tuple[Route, ...]:
-        """The caller's model servers by session id, else session name, else model or what a project calls it."""
+        """The caller's model servers by session id, else session name, else model or what a project calls it.
+
+        PolicyDenied if there are any, and the policies let the caller call none of them.
+        """
         exact = self.at(caller, model)
         if exact is not None and exact.model is not None:
+            self.require(caller, "call", exact)
             return (exact,)
-        return tuple(route for route in self._by_model.get(model, ()) if route.seen_by(caller))
+        found = [route for route in self._by_model.get(model, ()) if route.seen_by(caller)]
+        allowed = tuple(route for route in found if self._permits(caller, route))
+        if found and not allowed:
+            self.require(caller, "call", found[0])
+        return allowed
+
+    def require(self, caller: Principal, action: Action, route: Route) -> None:
+        """PolicyDenied unless the policies let the caller do this."""
+        require(self._verdicts.of(caller, action, route.subject))
+
+    def _permits(self, caller: Principal, route: Route) -> bool:
+        action: Action = "call" if route.model is not None else "open"
+        return self._verdicts.of(caller, action, route.subject).allowed
 
     async def again(self) -> None:
         """Look once more before saying no: the caller may have heard of a session before we did."""
@@ -135,13 +161,14 @@ class Routes:
         return route
 
     async def pages(self, caller: Principal, ref: str) -> Route:
-        """The same, for who opens its pages. Forbidden for all but its owner, as whom they would act."""
+        """The same, for who opens its pages. Forbidden for all but its owner, as whom they would act; PolicyDenied."""
         route = await self.session(caller, ref)
         if not caller.enters(route):
             raise Forbidden(
                 f"the pages of session {route.name} are its owner's alone: whoever opens them acts as {route.owner}",
                 hint="A model is asked through /v1.",
             )
+        self.require(caller, "open", route)
         return route
 
     def at(self, caller: Principal, ref: str) -> Route | None:
@@ -163,14 +190,17 @@ class Routes:
                 return session
         return None
 
-    def _replace(self, ready: Sequence[Session]) -> None:
+    def _replace(self, ready: Sequence[Session], labels: Mapping[str, Mapping[str, str]]) -> None:
         routes: dict[str, Route] = {}
         for session in sorted(ready, key=lambda one: one.id, reverse=True):
             if session.endpoint is None:
                 continue
             old = self._routes.get(session.id)
-            same = old is not None and old.endpoint == session.endpoint
-            routes[session.id] = old if old is not None and same else self._route(session, session.endpoint)
+            subject = subject_of(session, labels.get(session.project, {}))
+            if old is not None and old.endpoint == session.endpoint and old.subject == subject:
+                routes[session.id] = old
+            else:
+                routes[session.id] = self._route(session, session.endpoint, subject)
         used = {route.endpoint for route in routes.values()}
         for endpoint in [endpoint for endpoint in self._upstreams if endpoint not in used]:
             self._upstreams.pop(endpoint).close()
@@ -188,7 +218,7 @@ class Routes:
         aliases = self._gateway.settings.proxy.aliases.get(route.project, {})
         return {route.model, *(alias for alias, model in aliases.items() if model in {route.model, route.name})}
 
-    def _route(self, session: Session, endpoint: Endpoint) -> Route:
+    def _route(self, session: Session, endpoint: Endpoint, subject: Subject) -> Route:
         service = session.plan.service
         upstream = self._upstreams.get(endpoint)
         if upstream is None:
@@ -204,7 +234,14 @@ class Routes:
             upstream=upstream,
             endpoint=endpoint,
             id_bytes=session.id.encode(),
+            subject=subject,
         )
+
+
+def _ready(connection: Connection) -> tuple[Sequence[Session], Mapping[str, Mapping[str, str]]]:
+    """What is ready, and the labels of the projects that it belongs to."""
+    found = store.ready(connection, EVERYBODY)
+    return found, {name: projects.labels(connection, name) for name in {session.project for session in found}}
 
 
 def _not_usable(caller: Principal, session: Session) -> Exception:

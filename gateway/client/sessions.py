@@ -19,7 +19,7 @@ from gateway.client.routes import Route
 from gateway.core import openings
 from gateway.core.context import Gateway
 from gateway.errors import NotFound, SluiceError, Unauthenticated
-from gateway.model.principal import Principal, Scope
+from gateway.model.principal import Opened, Principal, Scope
 from gateway.web import errors
 from gateway.web.caller import BROWSER_CHALLENGE
 
@@ -71,10 +71,10 @@ class SessionProxy:
             response.headers["WWW-Authenticate"] = BROWSER_CHALLENGE
         return response
 
-    def known(self, head: RequestHead) -> Principal | None:
+    def opened(self, head: RequestHead) -> Opened | None:
         if b"authorization" in head.fields:
             return None
-        return self._cookies.caller(head, self._gateway.clock().timestamp())
+        return self._cookies.opened(head, self._gateway.clock().timestamp())
 
     def redeem(
         self, plane: "Plane", front: "Front", head: RequestHead
@@ -89,7 +89,8 @@ class SessionProxy:
 
         async def enter() -> Callable[[bytes], None]:
             session_id, owner = await openings.take(self._gateway, code)
-            route = await plane.routes.pages(Principal(name=owner, session=session_id), place.ref)
+            caller = await plane.identity.by_opened(Opened(session_id, owner))
+            route = await plane.routes.pages(caller, place.ref)
             cookie = self._cookies.make(head, route.id, owner, place.prefix, self._gateway.clock().timestamp())
             rest = urlencode([pair for pair in pairs if pair[0] != openings.CODE])
             address = head.path.decode("latin-1") + (f"?{rest}" if rest else "")
@@ -111,6 +112,7 @@ class SessionProxy:
         frame = head.frame()
         route = plane.routes.at(caller, place.ref)
         if route is not None and caller.enters(route):
+            plane.routes.require(caller, "open", route)
             _pass_on(plane, front, head, frame, place, caller, route, data)
             return
 

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from gateway.core import audit
+from gateway.core import admission, audit
 from gateway.core.context import Gateway
 from gateway.errors import Forbidden, NotReady, Unauthenticated
 from gateway.model.api import OpeningView
+from gateway.model.policy import Decision
 from gateway.model.principal import Principal
-from gateway.model.session import Phase
+from gateway.model.session import Phase, Session
 from gateway.model.token import digest
 from gateway.store import openings, sessions
 
@@ -19,10 +20,15 @@ LIFE = timedelta(seconds=60)
 
 
 async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
-    """A link for the owner of a ready session. NotReady, SessionNotFound, Forbidden for anybody else."""
-    session = await gateway.db.read(sessions.get, caller, ref)
-    if not caller.enters(session):
-        raise Forbidden(f"the pages of session {session.name} are its owner's alone")
+    """A link for the owner of a ready session. NotReady, SessionNotFound, Forbidden for anybody else, PolicyDenied."""
+
+    def look(connection: Connection) -> tuple[Session, Decision]:
+        found = sessions.get(connection, caller, ref)
+        if not caller.enters(found):
+            raise Forbidden(f"the pages of session {found.name} are its owner's alone")
+        return found, admission.may(gateway, caller, "open", found, connection)
+
+    session, decision = await gateway.db.read(look)
     if session.phase is not Phase.READY or session.plan.kind != "service":
         raise NotReady(f"session {session.name} has no pages now: it is {session.word}")
     code, now = secrets.token_urlsafe(32), gateway.clock()
@@ -31,7 +37,7 @@ async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
 
     def write(connection: Connection) -> None:
         openings.add(connection, digest(code), session_id=session.id, owner=session.owner, now=now, until=until)
-        audit.record_session(connection, told, "session.open", session)
+        audit.record_session(connection, told, "session.open", session, policy=decision.policy)
 
     await gateway.db.write(write)
     domain = gateway.settings.proxy.session_domain

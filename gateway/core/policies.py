@@ -33,8 +33,8 @@ KEPT = 2000
 SCHEMA = "schema.cedarschema"
 _Stamp = tuple[int, int, int]
 _POLICY = re.compile(r"`(policy\d+)`")
-#: What SQL and the data plane decide, which ask no policy.
-ROLES_ALONE = frozenset({"read", "call", "open"})
+#: What SQL decides, which asks no policy.
+ROLES_ALONE = frozenset({"read"})
 _VERBS: Mapping[Action, str] = {
     "create": "start this session",
     "stop": "stop this session",
@@ -248,7 +248,7 @@ def _rules(files: Iterable[PolicyFile]) -> dict[str, Rule]:
 
 
 def _about_roles(file: PolicyFile) -> Iterator[PolicyInvalid]:
-    """Lists and the data plane would not follow such a policy: they go by roles alone."""
+    """Lists would not follow such a policy: they go by roles alone."""
     for rule in file.rules:
         if named := sorted(rule.actions & ROLES_ALONE):
             yield _said_of(rule, f"the policy {rule.id} is about `{named[0]}`: that is decided by roles alone")

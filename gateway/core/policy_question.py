@@ -35,6 +35,12 @@ def request(
     }
 
 
+def asking_key(caller: Principal) -> Hashable:
+    """All of a caller that a decision can look at."""
+    who = caller.name, caller.kind, caller.admin, caller.operator, caller.groups, tuple(caller.projects.items())
+    return who, caller.scopes, caller.origin, caller.token, caller.session, caller.project
+
+
 def lasting(caller: Principal, subject: Subject) -> str:
     """The caller with groups and roles, and the project, as JSON: the same for many questions."""
     return json.dumps([_user(caller), _project(subject)])

@@ -24,7 +24,7 @@ from gateway.errors import DatabaseUnavailable, Forbidden, SluiceError, Unauthen
 from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
 from gateway.identity.oidc import Oidc
 from gateway.model import token as tokens
-from gateway.model.principal import LOCAL_ADMIN, Origin, Principal
+from gateway.model.principal import LOCAL_ADMIN, Opened, Origin, Principal, Scope
 from gateway.model.token import Token
 from gateway.model.user import Person, UnixAccount
 from gateway.store import revision, signins, users
@@ -102,6 +102,31 @@ class Callers:
         if browser is None or person is None or browser.expires_at <= self._clock():
             raise Unauthenticated("you are signed out", hint="Sign in again: /auth/login")
         return self._keep(key, number, person.principal(origin="browser"), browser.expires_at)
+
+    def recall_opened(self, opened: Opened) -> Principal | None:
+        """Who opened a session in a browser, if they are in memory and were looked after in the last FRESH seconds."""
+        if time.monotonic() - self._looked > FRESH:
+            return None
+        return self._recall(_place_of(opened))
+
+    async def by_opened(self, opened: Opened) -> Principal:
+        """Who opened a session in a browser, as they are now. Unauthenticated, or Forbidden if they are not let in."""
+        await self._look()
+        key = _place_of(opened)
+        if (found := self._recall(key)) is not None:
+            return found
+
+        def load(connection: Connection) -> tuple[int, Person | None]:
+            user_id = users.id_of(connection, opened.owner)
+            return revision.current(connection), users.person(connection, user_id) if user_id is not None else None
+
+        number, person = await self._db.read(load)
+        if person is None:
+            raise Unauthenticated("whoever opened this session is not known any more")
+        held = {"session": opened.session, "scopes": frozenset({Scope.WRITE}), "admin": False, "operator": False}
+        return self._keep(
+            key, number, person.principal(origin="browser").model_copy(update=held), self._clock() + PEER_FOR
+        )
 
     async def by_peer(self, uid: int) -> Principal:
         """Whose process calls on this machine. Who runs the gateway could read its token, so they are who holds it."""
@@ -221,6 +246,10 @@ def _unix_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError as error:
         raise Unauthenticated(f"this machine knows no user with the uid {uid}") from error
+
+
+def _place_of(opened: Opened) -> bytes:
+    return f"opened {opened.session} {opened.owner}".encode()
 
 
 def _key(text: str) -> bytes:

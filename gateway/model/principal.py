@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -117,6 +117,13 @@ class Principal(BaseModel):
         return (self.session is None or self.session == what.id) and (
             self.project is None or self.project == what.project
         )
+
+
+class Opened(NamedTuple):
+    """What lets a browser into one session: the session's id, and the name of its owner, as whom it acts."""
+
+    session: str
+    owner: str
 
 
 #: Who holds the token in the state directory. Their jobs run as the Unix user in the cluster's settings.

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from gateway.errors import Forbidden, Unauthenticated
-from gateway.model.principal import Origin, Principal
+from gateway.model.principal import Opened, Origin, Principal
 
 COOKIE = "__Host-sluice"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -29,6 +29,12 @@ class Identity(Protocol):
 
     async def by_cookie(self, value: str) -> Principal:
         """By the cookie of a browser that is signed in. Unauthenticated."""
+
+    def recall_opened(self, opened: Opened) -> Principal | None:
+        """Who opened a session in a browser, if they are in memory, without asking anybody."""
+
+    async def by_opened(self, opened: Opened) -> Principal:
+        """Who opened a session in a browser, as they are now. Unauthenticated, Forbidden."""
 
     async def by_peer(self, uid: int) -> Principal:
         """By the uid of a process on this machine, which the kernel told. Unauthenticated, Forbidden."""

@@ -29,6 +29,7 @@ class Plane:
     folder: Path
     data: DataPlane
     web: Web
+    policies: Path
     nodes: dict[Endpoint, AsyncExitStack] = field(default_factory=dict)
 
     async def node(self, service: Handler) -> Endpoint:
@@ -50,13 +51,16 @@ class Plane:
 async def plane(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     """A data plane; a test that parametrizes it indirectly gives its `proxy` settings."""
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(tmp_path, proxy=getattr(request, "param", None)))
+        policies = tmp_path / "policies"
+        policies.mkdir()
+        proxy = getattr(request, "param", None)
+        site = await stack.enter_async_context(a_site(tmp_path, proxy=proxy, policies=[policies]))
         await stack.enter_async_context(reconciling(site))
         data = plane_of(site.gateway)
         web = Web([part(data)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
-        made = Plane(site, url, http, tmp_path, data, web)
+        made = Plane(site, url, http, tmp_path, data, web, policies)
         yield made
         for endpoint in list(made.nodes):
             await made.drop(endpoint)

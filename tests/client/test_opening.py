@@ -104,11 +104,9 @@ def test_a_cookie_ends() -> None:
     made = cookies.make(RequestHead(b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n"), "S", "ada", b"/s/web", 1000.0)
     word = made.split(";")[0].encode()
     head = RequestHead(b"GET /s/web/ HTTP/1.1\r\nHost: localhost:8000\r\nCookie: %b\r\n\r\n" % word)
-    caller = cookies.caller(head, 4599.0)
-    assert caller is not None
-    assert (caller.name, caller.session) == ("ada", "S")
-    assert cookies.caller(head, 4600.0) is None
-    assert Cookies(Seal(b"other" * 8), 1).caller(head, 1000.0) is None
+    assert cookies.opened(head, 4599.0) == ("S", "ada")
+    assert cookies.opened(head, 4600.0) is None
+    assert Cookies(Seal(b"other" * 8), 1).opened(head, 1000.0) is None
     assert "Secure" not in made
 
 

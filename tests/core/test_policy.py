@@ -247,7 +247,7 @@ FORBID = 'forbid (principal, action == Action::"create", resource)\n'
         ("a.cedar", f'@id("a")\n{FORBID.rstrip()};', 1, 1, "does not say what it allows"),
         ("a.cedar", f"{HEAD}permit (principal == ?principal, action, resource);", 1, 1, "templates"),
         ("a.cedar", f'{HEAD}forbid (principal, action == Action::"read", resource);', 1, 1, "about `read`"),
-        ("a.cedar", f'{HEAD}forbid (principal, action in [Action::"call"], resource);', 1, 1, "about `call`"),
+        ("a.cedar", f'{HEAD}forbid (principal, action in [Action::"read"], resource);', 1, 1, "about `read`"),
         ("a.cedar", f"{HEAD}{FORBID.rstrip()};\n{HEAD}{FORBID.rstrip()};", 4, 1, "already"),
         ("a.cedar", f"{HEAD}{FORBID}when {{ resource.nodes > 3 }}", 4, None, "end of input"),
         ("a.toml", "[limit.x]\nmaximum = {gpus = }\n", 2, None, ""),

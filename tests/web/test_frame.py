@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from gateway.errors import SchedulerUnavailable, SettingsInvalid, SluiceError, Unauthenticated, tree
-from gateway.model.principal import Origin, Principal
+from gateway.model.principal import Opened, Origin, Principal
 from gateway.web import streams
 from gateway.web.app import Part, Web, api
 from gateway.web.caller import Caller
@@ -38,6 +38,12 @@ class OneToken:
 
     async def by_cookie(self, value: str) -> Principal:
         return await self.authenticate(value, "browser")
+
+    def recall_opened(self, opened: Opened) -> Principal | None:
+        return Principal(name=opened.owner, session=opened.session)
+
+    async def by_opened(self, opened: Opened) -> Principal:
+        return Principal(name=opened.owner, session=opened.session)
 
     async def by_peer(self, uid: int) -> Principal:
         return Principal(name=f"u{uid}")
