@@ -124,16 +124,41 @@ class ServeSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
 
+class RequestLimits(Section):
+    """How many requests; 0: no limit."""
+
+    concurrent_requests: int = Field(0, ge=0, description="Requests under way; 0: no limit.")
+    requests_per_minute: int = Field(0, ge=0, description="Requests a minute; 0: no limit.")
+
+
 class ProxySettings(Section):
     """The data plane: `/v1` and `/s`."""
 
     session_in_flight: int = Field(
-        2048, ge=1, description="Requests that one endpoint of a session answers at once; more wait in line."
+        2048,
+        ge=1,
+        description="Requests that one endpoint answers at once, unless its recipe says; more wait in line.",
     )
-    session_queue: int = Field(1024, ge=0, description="Requests that may wait for a busy session; more are refused.")
+    session_queue: int = Field(
+        1024, ge=0, description="Requests that may wait for a busy session, unless its recipe says; more are refused."
+    )
     queue_seconds: float = Field(30.0, gt=0, description="Longest time that a request waits for a busy session.")
     concurrent_requests: int = Field(0, ge=0, description="Requests that one caller may have under way; 0: no limit.")
     requests_per_minute: int = Field(0, ge=0, description="Requests a minute that one caller may send; 0: no limit.")
+    token: RequestLimits = Field(RequestLimits(), description="What one token may have.")
+    project: RequestLimits = Field(RequestLimits(), description="What the sessions of one project may be asked.")
+    projects: Mapping[str, RequestLimits] = Field(
+        {}, description="The same for projects that have limits of their own."
+    )
+    first_byte_seconds: float = Field(
+        1800.0, ge=0, description="Longest time until a service begins to answer a request; 0: any time."
+    )
+    wake_seconds: float = Field(
+        600.0, gt=0, description="Longest time that a request waits for a session that sleeps to start."
+    )
+    progress_seconds: float = Field(
+        10.0, gt=0, description="How often a caller who waits for a stream is told so, by a comment in it."
+    )
     session_domain: str | None = Field(
         None, description="Sessions are also found at `<session>.<this>`, each an origin of its own."
     )

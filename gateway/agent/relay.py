@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set
 
 from .certificate import CONTROL
 from .edge import Edge, Handler
+from .refusal import refusal
 from .splice import Splice
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Relay:
         if alpn == CONTROL:
             return self._control(edge)
         if self.target is None or self.draining or len(self.splices) >= self._limit:
+            edge.write(refusal("draining" if self.draining else "busy"))
             return None
         splice = Splice(self, edge, self.target)
         self.splices.add(splice)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, List, Optional, cast
 from .dial import Target, connect
 from .edge import HIGH_WATER, LINGER_SECONDS, Edge
 from .http_watch import HttpWatch
+from .refusal import refusal
 
 if TYPE_CHECKING:
     from .relay import Relay
@@ -75,7 +76,7 @@ class Splice:
 
     def close_if_idle(self) -> None:
         if not self.in_flight and not self._waiting:
-            self._close()
+            self._refuse("draining")
 
     # From the client.
 
@@ -141,7 +142,7 @@ class Splice:
         self._edge.write(data)
         if self._relay.draining and not self.in_flight:
             self._relay.answered()
-            self._close()
+            self._refuse("draining")
 
     def service_ended(self, leg: Leg, exc: Optional[Exception], *, half: bool) -> bool:
         """The service sends nothing more; True if `half`, its other half may stay open."""
@@ -176,6 +177,12 @@ class Splice:
     def _touch(self) -> None:
         self.last_byte = self._relay.last_byte = self._relay.loop.time()
 
+    def _refuse(self, why: str) -> None:
+        """Close between two requests. One that is on its way to us by now did not reach the service, so say it."""
+        if not self._watch.opaque and not self._closing:
+            self._edge.write(refusal(why))
+        self._close()
+
     def _close(self) -> None:
         if self._closing:
             return
@@ -196,7 +203,10 @@ class Splice:
         except OSError as error:
             self._relay.say(f"the service does not accept a connection: {error}")
             self._connecting = None
-            self._close()
+            if self._watch.requests:
+                self._refuse("unreachable")
+            else:
+                self._close()
             return
         self._connecting = None
         if isinstance(self._target, str):

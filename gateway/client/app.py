@@ -11,15 +11,19 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.client.cookies import Cookies
 from gateway.client.limits import Limits
+from gateway.client.loads import Loads
 from gateway.client.openai import OpenAi
 from gateway.client.plane import Plane
 from gateway.client.routes import Routes
 from gateway.client.sessions import SessionProxy
+from gateway.client.waking import Waking
+from gateway.core.bell import Bell
 from gateway.core.context import Gateway
 from gateway.errors import NotFound
 from gateway.identity.pki import Pki
 from gateway.identity.seal import Seal
 from gateway.network.agents import AgentPath
+from gateway.store.serving import wake
 from gateway.web import refusals
 from gateway.web.app import Part, background
 
@@ -33,7 +37,20 @@ def plane_of(gateway: Gateway) -> Plane:
     cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
     routes = Routes(gateway, AgentPath(lambda: pki.client().file))
     services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
-    return Plane(routes, Limits(settings.proxy), services, partial(refusals.tell, gateway))
+    bell = Bell()
+    limits = Limits(settings.proxy, bell.ring)
+    waking = Waking(settings.proxy, partial(_wake, gateway), bell.ring)
+    loads = Loads(gateway, routes, limits, bell)
+    return Plane(routes, limits, waking, loads, services, partial(refusals.tell, gateway))
+
+
+async def _wake(gateway: Gateway, session_id: str) -> bool:
+    """Start a session that sleeps; whether it did."""
+    woken = await gateway.db.write(wake, session_id, gateway.clock())
+    if woken:
+        gateway.work.ring()
+        gateway.news.ring()
+    return woken
 
 
 def parts(gateway: Gateway) -> list[Part]:
@@ -52,6 +69,7 @@ def part(plane: Plane) -> Part:
             background("witness", routes.witness.run),
             background("routes", routes.run),
             background("deadlines", plane.sweep),
+            background("loads", plane.loads.run),
         ):
             yield
 

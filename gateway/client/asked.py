@@ -6,11 +6,12 @@ from gateway.errors import Invalid
 
 
 class Asked(msgspec.Struct):
-    """The fields that decide where a request goes, and whether it may be sent twice."""
+    """The fields that decide where a request goes, whether it may be sent twice, and how it is answered."""
 
     model: str = ""
     store: bool | None = None
     background: bool | None = None
+    stream: object = None
 
     @classmethod
     def read(cls, body: bytes) -> "Asked":

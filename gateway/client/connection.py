@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
+#: What an agent says in place of its service, which got nothing of the request (`gateway.agent.refusal`).
+REFUSAL = b"HTTP/1.1 503 Not Taken\r\n"
+DRAINING = REFUSAL + b"x-sluice-agent: draining\r\n"
 HIGH_WATER = 1 << 18
 LOW_WATER = 1 << 16
 
@@ -24,9 +27,12 @@ class User(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """The protocol of one connection. `on_lost` is called when it ends while nobody uses it."""
+    """The protocol of one connection. `on_lost` is called when it ends while nobody uses it.
 
-    __slots__ = ("_on_lost", "_paused", "_transport", "alive", "idle_since", "used", "user")
+    `told`: the agent said, unasked, that it takes nothing more.
+    """
+
+    __slots__ = ("_on_lost", "_paused", "_transport", "alive", "idle_since", "told", "used", "user")
 
     def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
         self._on_lost = on_lost
@@ -34,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self.user: User | None = None
         self.alive = False
-        self.used = False
+        self.used = self.told = False
         self.idle_since = 0.0
 
     # What the transport says
@@ -48,6 +54,7 @@ class Connection(asyncio.Protocol):
         if self.user is not None:
             self.user.answered(data)
         else:
+            self.told = not self.used and data.startswith(DRAINING)
             self.abort()  # nobody asked: this connection is out of step
 
     def eof_received(self) -> None:

@@ -1,8 +1,9 @@
 """One proxied request: to an endpoint that takes it, and its answer back, byte for byte, while the caller is there.
 
-A request that got no answer is sent again only before anything of an answer went to the caller, only if it may reach a
-service twice, and only while its body is at hand. That a service closes between two requests is no matter here: the
-agent in the job connects to it again.
+A request that got no answer, or one that says "not now", is sent again, to another replica if there is one: only before
+anything of an answer went to the caller, only if it may reach a service twice or reached none for certain, and only
+while its body is at hand. That a service closes between two requests is no matter here: the agent in the job connects
+to it again.
 """
 
 import asyncio
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.client.connection import HIGH_WATER, Connection
-from gateway.client.framing import Frame, Malformed, UntilClose
+from gateway.client.choice import Kin
+from gateway.client.connection import DRAINING, HIGH_WATER, REFUSAL, Connection
+from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
 from gateway.client.http1 import END, LONGEST_HEAD, SWITCHING, Headers, RequestHead, ResponseHead, status_line
 from gateway.client.limits import Ticket
 from gateway.client.routes import Route
+from gateway.client.upstream import Upstream
 from gateway.client.usage import Tail
+from gateway.client.waking import Preface
 from gateway.client.websocket import GOING_AWAY, Frames
-from gateway.errors import EndpointUnavailable, SluiceError
+from gateway.errors import EndpointUnavailable, SluiceError, TimedOut
 from gateway.network.agents import unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ MOST_ATTEMPTS = 3
 MOST_KEPT = 1 << 16
 _STREAM = b"text/event-stream"
 _OK = 200
+#: Answers that say that another replica may do better.
+_NOT_NOW = frozenset({502, 503, 504})
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +48,7 @@ class Plan:
     `routes`: the sessions that may answer it. `begin`: the bytes to send first to one of them. `repeatable`: it does no
     harm if it reaches a service twice. `rewrite`: what becomes of an answer's headers. `extra`: header lines put into
     every answer. `last_words`: put at the end of an event stream that breaks off. `counts`: whether the answer is
-    searched for the tokens it used.
+    searched for the tokens it used. `kin`: which replica it belongs to. `stream`: the caller wants an event stream.
     """
 
     routes: Sequence[Route]
@@ -51,6 +58,8 @@ class Plan:
     extra: bytes = b""
     last_words: bytes = b""
     counts: bool = False
+    kin: Kin | None = None
+    stream: bool = False
 
 
 class Exchange:
@@ -67,7 +76,10 @@ class Exchange:
         "_head",
         "_head_data",
         "_kept",
+        "_member",
+        "_patience",
         "_plan",
+        "_preface",
         "_route",
         "_tail",
         "_task",
@@ -76,6 +88,7 @@ class Exchange:
         "_tunnel",
         "_unclean",
         "status",
+        "until",
     )
 
     def __init__(self, front: "Front", head: RequestHead, frame: Frame, plan: Plan, ticket: Ticket) -> None:
@@ -86,7 +99,9 @@ class Exchange:
         self._connection: Connection | None = None
         self._kept = False
         self._route: Route = plan.routes[0]
-        self._tried: set[Route] = set()
+        self._member: Upstream
+        self._preface: Preface | None = None
+        self._tried: set[Upstream] = set()
         self._attempts = 0
         self._task: asyncio.Task[None] | None = None
         self._head_data = b""
@@ -95,6 +110,8 @@ class Exchange:
         self._tunnel: Frames | None = None
         self._unclean = False
         self.status = 0
+        self.until = _NEVER
+        self._patience = front.plane.limits.settings.first_byte_seconds
 
     def start(self, data: bytes) -> None:
         """Begin, with what has come of the body."""
@@ -129,12 +146,9 @@ class Exchange:
 
     def lost(self) -> None:
         """Nobody waits for the answer any more: the service is told at once."""
-        connection, self._connection = self._connection, None
         if self._task is not None:
             self._task.cancel()
-        if connection is not None:
-            connection.abort()
-            self._route.upstream.end()
+        self._abandon()
         self._ticket.done()
 
     def choke(self) -> None:
@@ -177,15 +191,14 @@ class Exchange:
             self._failed(f"the service's answer is no HTTP/1.1: {error}", again=False)
 
     def broke(self, why: str) -> None:
-        self._connection = None
-        self._route.upstream.end()
+        self._release()
         if self._tunnel is not None:
             self._say_goodbye(self._tunnel)
             self._done(keep=False)
         elif self._answer is None:
             self._failed(why, again=True)
         elif isinstance(self._answer, UntilClose):
-            self._done(keep=False)
+            self._done(keep=self._preface is not None)
         else:
             self._broke_off(self._answer, why)
 
@@ -195,43 +208,77 @@ class Exchange:
     def relieved(self) -> None:
         self._front.resume_reading()
 
+    def overdue(self) -> None:
+        """The service has not begun to answer in time."""
+        self._abandon()
+        self._member.unanswered("no answer in time")
+        self._next(TimedOut(f"the service did not begin to answer within {self._patience:g} seconds"))
+
     # The way to a service
 
     def _attempt(self) -> None:
+        choice = self._front.plane.choose(self._plan.routes, self._tried, self._plan.kin)
+        if choice is None:
+            self._spawn(self._awaken())
+            return
         self._attempts += 1
-        self._route = self._front.plane.choose(self._plan.routes, self._tried)
+        self._route, self._member = choice
         # The caller may send more of the body before the connection is there, so the choice is made first.
-        upstream = self._route.upstream
-        connection = upstream.take() if not self._kept else None
+        connection = self._member.take() if not self._kept else None
         if connection is not None:
             self._kept = connection.used
             self._send(connection)
         else:
-            self._spawn(self._open(self._route, fresh=self._kept))
+            self._spawn(self._open(self._member, fresh=self._kept))
 
-    async def _open(self, route: Route, *, fresh: bool) -> None:
+    async def _open(self, member: Upstream, *, fresh: bool) -> None:
         try:
-            connection = await route.upstream.open(fresh=fresh)
+            connection = await member.open(fresh=fresh)
         except EndpointUnavailable as error:
-            self._next(error)
+            self._next(error, reached=False)
         else:
             self._task, self._kept = None, connection.used
             self._send(connection)
 
+    async def _awaken(self) -> None:
+        """Nobody answers for the session now: wait until somebody does."""
+        await self._front.plane.awaken(self._plan.routes, self._say)
+        self._task = None
+        self._attempt()
+
+    def _say(self, text: str) -> None:
+        """Words for a caller who waits for a stream."""
+        if not self._plan.stream or self._head.version != "1.1" or self._front.choked:
+            return
+        if self._preface is None:
+            self._preface = Preface()
+            self._front.begin_answer()
+            ids = b"x-sluice-session: %b\r\nx-request-id: %b\r\n\r\n" % (self._route.id_bytes, self._head.id)
+            self._front.write(Preface.HEAD + self._plan.extra + ids)
+        self._front.write(Preface.comment(text))
+
     def _send(self, connection: Connection) -> None:
         self._connection = connection
         connection.user = self
-        self._route.upstream.begin()
+        self._member.begin()
         first = self._plan.begin(self._route)
         if self._body:
             first += b"".join(self._body)
-        if not self._replayable or self._body_size > MOST_KEPT:
+        if self._body_size > MOST_KEPT:
             self._body = None
         connection.write(first)
+        if self._patience:
+            self._await(self._front.plane.now() + self._patience)
         if not self._frame.done:
             self._front.resume_reading()
         if self._front.choked:
             connection.pause()
+
+    def _await(self, until: float) -> None:
+        """The answer must have begun by then."""
+        self.until = until
+        if self._frame.done:
+            self._front.deadline = until
 
     def _failed(self, why: str, *, again: bool) -> None:
         """No answer, or not all of its head."""
@@ -239,20 +286,39 @@ class Exchange:
             self._head_data = b""
             self._attempt()  # a connection that died unseen says nothing of the endpoint: a fresh one will tell
             return
-        error = unavailable(self._route.endpoint, why)
+        self._member.unanswered(why)
         self._front.plane.doubt()
-        self._next(error, sent=True)
+        self._next(unavailable(self._member.endpoint, why))
 
-    def _next(self, error: EndpointUnavailable, *, sent: bool = False) -> None:
-        """Another session, if there is one and it may get the request; else the caller is told."""
+    def _refused(self, said: bytes) -> None:
+        """The agent says that the service got nothing of this request."""
+        self._abandon()
+        if said.startswith(DRAINING):
+            self._member.refuses()
+        else:
+            self._member.unanswered("its agent does not reach it")
+        self._next(unavailable(self._member.endpoint, "its service takes no requests now"), reached=False)
+
+    def _next(self, error: SluiceError, *, reached: bool = True) -> None:
+        """Another replica, if there is one and it may get the request; else the caller is told. `reached`: perhaps."""
         log.warning("endpoint does not answer", session=self._route.id, error=error.message)
+        self._await(_NEVER)
         self._kept, self._head_data = False, b""
-        self._tried.add(self._route)
-        others = len(self._tried) < len(self._plan.routes)
-        if others and self._attempts < MOST_ATTEMPTS and (self._replayable or (not sent and self._body is not None)):
+        self._tried.add(self._member)
+        if self._others and (self._replayable or (not reached and self._body is not None)):
             self._attempt()
         else:
             self._refuse(error)
+
+    @property
+    def _others(self) -> bool:
+        """Whether somebody may be asked who was not asked yet."""
+        if self._attempts >= MOST_ATTEMPTS:
+            return False
+        members = [member for route in self._plan.routes for member in route.members]
+        return any(member not in self._tried for member in members) or (
+            not members and any(route.wakes for route in self._plan.routes)
+        )
 
     @property
     def _replayable(self) -> bool:
@@ -262,6 +328,9 @@ class Exchange:
 
     def _head_came(self, data: bytes) -> None:
         self._head_data += data
+        if self._head_data.startswith(REFUSAL) and self._head_data.endswith(END):
+            self._refused(self._head_data)
+            return
         while (end := self._head_data.find(END)) >= 0:
             head, data = ResponseHead(self._head_data[: end + 4]), self._head_data[end + 4 :]
             if head.status >= _OK or head.status == SWITCHING:
@@ -277,26 +346,42 @@ class Exchange:
         if head.status == SWITCHING:
             self._switch(head, data)
             return
+        self._member.answered(head.status)
+        if head.status in _NOT_NOW and self._replayable and self._others:
+            self._abandon()
+            self._next(unavailable(self._member.endpoint, f"its service answers {head.status}"))
+            return
         answer = head.frame(self._head.method)
         self._unclean = not head.keeps_alive
-        keep = self._head.keeps_alive and not front.closing and self._frame.done and not isinstance(answer, UntilClose)
+        stream = head.fields.get(b"content-type", b"").startswith(_STREAM)
         if plan.counts:
-            self._tail = Tail(stream=head.fields.get(b"content-type", b"").startswith(_STREAM))
-        lines = [status_line(head.status)]
-        lines += [b"%b: %b\r\n" % pair for pair in plan.rewrite(head)]
-        lines += (plan.extra, b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id)
-        lines.append(END if keep else b"\r\nconnection: close\r\n\r\n")
+            self._tail = Tail(stream=stream)
         size = answer.take(data) if data else 0
         if size < len(data):
             self._unclean, data = True, data[:size]
         if self._tail is not None and data:
             self._tail.add(data)
-        lines.append(data)
-        self._answer, self.status = answer, head.status
-        front.begin_answer()
-        front.write(b"".join(lines))
+        self._answer, self.status, self._body = answer, head.status, None
+        self._await(_NEVER)
+        preface = self._preface
+        if preface is not None:
+            preface.begin(stream=stream and head.status == _OK, chunked=isinstance(answer, Chunked))
+            front.write(preface.put(data))
+            keep = self._keeps(framed=True)
+        else:
+            keep = self._keeps(framed=not isinstance(answer, UntilClose))
+            lines = [status_line(head.status)]
+            lines += [b"%b: %b\r\n" % pair for pair in plan.rewrite(head)]
+            lines += (plan.extra, b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id)
+            lines += (END if keep else b"\r\nconnection: close\r\n\r\n", data)
+            front.begin_answer()
+            front.write(b"".join(lines))
         if answer.done:
             self._done(keep=keep)
+
+    def _keeps(self, *, framed: bool) -> bool:
+        """Whether the caller's connection may carry another request after this answer."""
+        return framed and self._head.keeps_alive and self._frame.done and not self._front.closing
 
     def _body_came(self, answer: Frame, data: bytes) -> None:
         size = answer.take(data)
@@ -304,9 +389,9 @@ class Exchange:
             self._unclean, data = True, data[:size]
         if self._tail is not None:
             self._tail.add(data)
-        self._front.write(data)
+        self._front.write(data if self._preface is None else self._preface.put(data))
         if answer.done:
-            self._done(keep=self._head.keeps_alive and self._frame.done and not self._front.closing)
+            self._done(keep=self._keeps(framed=True))
 
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         """The service takes the WebSocket: from here on, bytes go both ways as they come."""
@@ -315,7 +400,9 @@ class Exchange:
         lines = [status_line(SWITCHING), b"connection: Upgrade\r\nupgrade: websocket\r\n"]
         lines += [b"%b: %b\r\n" % pair for pair in self._plan.rewrite(head)]
         lines += (b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id, END, data)
-        self._tunnel, self._unclean, self.status = Frames(), True, SWITCHING
+        self._tunnel, self._unclean, self.status, self.until = Frames(), True, SWITCHING, _NEVER
+        self._member.health.websockets += 1
+        self._front.deadline = _NEVER
         self._tunnel.take(data)
         self._front.begin_answer()
         self._front.write(b"".join(lines))
@@ -339,27 +426,41 @@ class Exchange:
     # The end
 
     def _done(self, *, keep: bool) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._release()
         if connection is not None:
-            self._route.upstream.end()
             if self._unclean or not self._frame.done:
                 connection.abort()
             else:
-                self._route.upstream.give_back(connection)
+                self._member.give_back(connection)
+        if self._preface is not None:
+            self._front.write(self._preface.end())
         self._ticket.done()
         if self._tail is not None:
             self._front.plane.count(self._route, self._tail.usage())
         self._front.done(self.status, keep=keep, session=self._route.id)
 
     def _abandon(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._release()
         if connection is not None:
             connection.abort()
-            self._route.upstream.end()
+
+    def _release(self) -> Connection | None:
+        """The connection, which is another one's from here on."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._member.end()
+            self._member.health.websockets -= self._tunnel is not None
+        return connection
 
     def _refuse(self, error: SluiceError) -> None:
         self._ticket.done()
-        self._front.refuse(error, session=self._route.id)
+        if self._preface is None:
+            self._front.refuse(error, session=self._route.id)
+            return
+        said = self._front.rendered(error)
+        self.status, self._tail = said.status_code, None
+        self._front.write(Preface.error(bytes(said.body)))
+        self._front.done(self.status, keep=self._keeps(framed=True), session=self._route.id)
 
     # The body
 
@@ -391,4 +492,7 @@ class Exchange:
         except Exception:
             log.exception("request failed", session=self._route.id)
             self._ticket.done()
-            self._front.fault()
+            if self._preface is None:
+                self._front.fault()
+            else:
+                self._front.drop()

@@ -49,6 +49,13 @@ class Taker(Protocol):
     def tunnel(self) -> bool:
         """The connection carries something other than requests."""
 
+    @property
+    def until(self) -> float:
+        """By when the answer to a whole request must begin; infinity: any time."""
+
+    def overdue(self) -> None:
+        """It has not begun by then."""
+
     def received(self, data: bytes) -> None: ...
 
     def lost(self) -> None:
@@ -132,7 +139,7 @@ class Front(asyncio.Protocol):
             except Malformed as error:
                 self.malformed(str(error))
             if taker is self._taker and (taker.read or taker.tunnel):
-                self.deadline = _NEVER
+                self.deadline = taker.until
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -154,7 +161,7 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.choked = False
         if self._taker is not None:
-            self.deadline = _NEVER if self._taker.read else self.plane.now() + BODY_SECONDS
+            self.deadline = self._taker.until if self._taker.read else self.plane.now() + BODY_SECONDS
             self._taker.unchoke()
 
     @property
@@ -179,6 +186,11 @@ class Front(asyncio.Protocol):
             self.deadline = self.plane.now() + BODY_SECONDS  # it is we who do not read
         elif self.choked or isinstance(self._taker, (Linger, Visit)):
             self._transport.abort()
+        elif self._taker is not None and self._taker.read:
+            if self._taker.until <= self.plane.now():
+                self._taker.overdue()
+            else:
+                self.deadline = self._taker.until
         elif self._taker is not None:
             self.malformed("the body did not come in time", status=408, code="timed_out")
         elif self._ahead:
@@ -242,11 +254,19 @@ class Front(asyncio.Protocol):
 
     def refuse(self, error: SluiceError, *, session: str = "") -> None:
         """Answer the request with an error."""
+        self.respond(self.rendered(error), session=session)
+
+    def rendered(self, error: SluiceError) -> Response:
+        """An error as callers of this part expect it; the audit log is told if it is a denial."""
         head = self.head
         where = {"instance": head.path.decode("latin-1"), "request_id": head.id.decode()} if head else {}
         if head is not None:
             self.plane.refused(error, self.caller, head, self.peer)
-        self.respond(self._service.render(error, where, head), session=session)
+        return self._service.render(error, where, head)
+
+    def drop(self) -> None:
+        """An answer that cannot be ended well is cut off."""
+        self._transport.abort()
 
     def respond(self, response: Response, *, session: str = "") -> None:
         """Answer the request with what is at hand. Nothing of an answer may have been written."""
@@ -323,7 +343,7 @@ class Front(asyncio.Protocol):
             self.head, self._service, self._began = head, service, time.perf_counter()
             self.plane.begin(self, service, head, data)
         if self._taker is not None and (self._taker.read or self._taker.tunnel):
-            self.deadline = _NEVER
+            self.deadline = self._taker.until
 
     def _account(self, status: int, *, session: str = "") -> None:
         head, self.head = self.head, None
@@ -347,6 +367,10 @@ class Linger:
     """Reads and forgets."""
 
     read = tunnel = False
+    until = _NEVER
+
+    def overdue(self) -> None:
+        return
 
     def received(self, data: bytes) -> None:
         del data

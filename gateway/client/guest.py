@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Visit:
     """The ASGI application's part of one connection."""
 
+    until = float("inf")
+
     def __init__(self, front: "Front", transport: asyncio.Transport) -> None:
         self._front = front
         self._frame: Frame
@@ -57,6 +59,9 @@ class Visit:
         self._answered = True
         if self._frame.done:
             self._front.done(0, keep=True)
+
+    def overdue(self) -> None:
+        return
 
     def lost(self) -> None:
         return

@@ -20,6 +20,7 @@ class Whole:
     """Collects a body of at most `limit` bytes, and hands it on."""
 
     tunnel = False
+    until = float("inf")
 
     def __init__(self, front: "Front", frame: Frame, limit: int, then: Callable[[bytes], None]) -> None:
         self._front, self._frame, self._limit, self._then = front, frame, limit, then
@@ -49,6 +50,9 @@ class Whole:
     def read(self) -> bool:
         return self._frame.done
 
+    def overdue(self) -> None:
+        return
+
     def lost(self) -> None:
         self._pieces.clear()
 
@@ -66,6 +70,7 @@ class Later:
     """Keeps what the caller sends until `work` is done, and hands it to what that gives."""
 
     tunnel = False
+    until = float("inf")
 
     def __init__(
         self, front: "Front", frame: Frame, work: Coroutine[Any, Any, Callable[[bytes], None]], data: bytes
@@ -94,6 +99,9 @@ class Later:
         except Exception:
             log.exception("request failed")
             self._front.fault()
+
+    def overdue(self) -> None:
+        return
 
     def lost(self) -> None:
         self._task.cancel()

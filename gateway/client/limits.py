@@ -1,10 +1,14 @@
-"""How much one caller and one session may ask for at once: bounds in flight, short queues, rates. All in memory."""
+"""How much callers, tokens, projects and sessions may have at once: bounds in flight, short queues, rates."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
+from gateway.client.routes import Route
 from gateway.errors import Overloaded, TooMany
-from gateway.settings import ProxySettings
+from gateway.model.principal import Principal
+from gateway.settings import ProxySettings, RequestLimits
 from gateway.web.rate import Rate
 
 
@@ -50,13 +54,53 @@ class Gate:
             self._line.remove(place)
 
 
+class Share:
+    """What each of a kind (callers, tokens, projects) may have under way, and send a minute. 0: no limit.
+
+    `own`: those that have limits of their own.
+    """
+
+    def __init__(
+        self, words: str, limit: RequestLimits, own: Mapping[str, RequestLimits] = MappingProxyType({})
+    ) -> None:
+        self._words = words
+        self._limit, self._own = limit, own
+        self._rate = Rate(limit.requests_per_minute)
+        self._rates = {name: Rate(one.requests_per_minute) for name, one in own.items()}
+        self._inside: dict[str, int] = {}
+        self.limits = any(one.concurrent_requests or one.requests_per_minute for one in (limit, *own.values()))
+
+    def check(self, name: str, now: float) -> None:
+        """TooMany, with the time when to come back."""
+        limit = self._own.get(name, self._limit)
+        inside = self._inside.get(name, 0)
+        if limit.concurrent_requests and inside >= limit.concurrent_requests:
+            raise TooMany(f"{self._words} {inside} requests under way, which is the most there may be", retry_after=1)
+        if wait := self._rates.get(name, self._rate).wait(name, now):
+            raise TooMany(
+                f"{self._words} the {limit.requests_per_minute} requests behind it that there may be in a minute",
+                retry_after=max(1, round(wait)),
+            )
+
+    def enter(self, name: str, now: float) -> None:
+        self._inside[name] = self._inside.get(name, 0) + 1
+        self._rates.get(name, self._rate).take(name, now)
+
+    def leave(self, name: str) -> None:
+        inside = self._inside[name] - 1
+        if inside:
+            self._inside[name] = inside
+        else:
+            del self._inside[name]
+
+
 class Ticket:
-    """One request's places: at its caller's door and at its session's. `done` gives them back, once or more often."""
+    """One request's places: at its session's door, and in the shares of who pays. `done` gives them back, once."""
 
-    __slots__ = ("_caller", "_door", "_limits", "_place", "_session")
+    __slots__ = ("_door", "_key", "_limits", "_place", "_shares")
 
-    def __init__(self, limits: "Limits", caller: str, session: str, door: Gate, slots: int) -> None:
-        self._limits, self._caller, self._session = limits, caller, session
+    def __init__(self, limits: "Limits", key: str, door: Gate, slots: int, shares: Sequence[tuple[Share, str]]) -> None:
+        self._limits, self._key, self._shares = limits, key, shares
         self._door: Gate | None = door
         self._place = door.enter(slots)
 
@@ -86,50 +130,68 @@ class Ticket:
             door.leave()
         else:
             door.give_up(self._place)
-        self._limits.left(self._caller, self._session, door)
+        for share, name in self._shares:
+            share.leave(name)
+        self._limits.left(self._key, door)
 
 
 class Limits:
-    """The doors of every session and caller."""
+    """The doors of every session, and the shares of every caller, token and project."""
 
-    def __init__(self, settings: ProxySettings) -> None:
-        self.settings = settings
-        self._rate = Rate(settings.requests_per_minute)
+    def __init__(self, settings: ProxySettings, reported: Callable[[], None] = lambda: None) -> None:
+        """`reported` hears when somebody begins to stand in line."""
+        self.settings, self._reported = settings, reported
+        self._caller = Share(
+            "you have",
+            RequestLimits(
+                concurrent_requests=settings.concurrent_requests, requests_per_minute=settings.requests_per_minute
+            ),
+        )
+        self._token = Share("this token has", settings.token)
+        self._project = Share("the project has", settings.project, settings.projects)
         self._doors: dict[str, Gate] = {}
-        self._inside: dict[str, int] = {}
 
-    def enter(self, caller: str, session: str, replicas: int, now: float) -> Ticket:
-        """A ticket, perhaps one that has to `wait`. TooMany: the caller asks too much; Overloaded: the line is full."""
-        most, slots = self.settings.concurrent_requests, self.settings.session_in_flight * replicas
-        inside = self._inside.get(caller, 0)
-        if most and inside >= most:
-            raise TooMany(f"you have {inside} requests under way, which is the most you may have", retry_after=1)
-        door = self._doors.get(session) or Gate()
-        if door.inside >= slots and door.waiting >= self.settings.session_queue:
-            raise Overloaded(
-                f"the session is busy, and {door.waiting} requests wait for it already",
-                hint="Try again later, or start another replica.",
-            )
-        wait = self._rate.take(caller, now)
-        if wait:
-            raise TooMany(
-                f"you may send {self.settings.requests_per_minute} requests a minute", retry_after=max(1, round(wait))
-            )
-        self._doors[session] = door
-        self._inside[caller] = inside + 1
-        return Ticket(self, caller, session, door, slots)
+    def enter(self, caller: Principal, routes: Sequence[Route], now: float) -> Ticket:
+        """A ticket, perhaps one that has to `wait`. TooMany: too much is asked for; Overloaded: the line is full."""
+        route = routes[0]
+        key = route.id if len(routes) == 1 else f"model:{route.model}"
+        door = self._doors.get(key) or Gate()
+        slots = sum((one.service.max_in_flight or self.settings.session_in_flight) * one.strength for one in routes)
+        if door.inside >= slots:
+            most = self.settings.session_queue if route.service.max_queue is None else route.service.max_queue
+            if door.waiting >= most:
+                raise Overloaded(
+                    f"the session is busy, and {door.waiting} requests wait for it already",
+                    hint="Try again later, or start another replica.",
+                )
+        shares = self._shares(caller, route)
+        for share, name in shares:
+            share.check(name, now)
+        for share, name in shares:
+            share.enter(name, now)
+        self._doors[key] = door
+        ticket = Ticket(self, key, door, slots, shares)
+        if not ticket.admitted:
+            self._reported()
+        return ticket
 
     def waiting(self, session: str) -> int:
         """Requests in line for a session."""
         door = self._doors.get(session)
         return door.waiting if door is not None else 0
 
-    def left(self, caller: str, session: str, door: Gate) -> None:
-        """A request of the caller's ended."""
-        inside = self._inside[caller] - 1
-        if inside:
-            self._inside[caller] = inside
-        else:
-            del self._inside[caller]
+    def left(self, key: str, door: Gate) -> None:
+        """A request ended."""
         if not door.inside and not door.waiting:
-            self._doors.pop(session, None)
+            self._doors.pop(key, None)
+
+    def _shares(self, caller: Principal, route: Route) -> list[tuple[Share, str]]:
+        """Of whom something is taken: only those that have a limit."""
+        found = []
+        if self._caller.limits:
+            found.append((self._caller, caller.name))
+        if self._token.limits and caller.token is not None:
+            found.append((self._token, caller.token))
+        if self._project.limits:
+            found.append((self._project, route.project))
+        return found

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from starlette.responses import JSONResponse, Response
 
 from gateway.client import outgoing
+from gateway.client.affinity import kin
 from gateway.client.asked import Asked, as_model
 from gateway.client.exchange import Exchange, Plan
 from gateway.client.framing import Counted
@@ -166,9 +167,10 @@ class _Call:
             extra=_SECURITY_LINES,
             last_words=_LAST_WORDS,
             counts=True,
+            kin=kin(routes[0].service.affinity, head, self._caller.name, body),
+            stream=asked.stream is True,
         )
-        door = routes[0].id if len(routes) == 1 else f"model:{routes[0].model}"
-        ticket = plane.limits.enter(self._caller.name, door, len(routes), plane.now())
+        ticket = plane.limits.enter(self._caller, routes, plane.now())
         exchange = Exchange(front, head, Counted(0), plan, ticket)
         front.hand(exchange)
         exchange.start(b"")

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,12 +11,16 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.responses import Response
 
+from gateway.client.choice import Choice, Kin, choose
 from gateway.client.front import Front
 from gateway.client.http1 import RequestHead
 from gateway.client.later import Later
 from gateway.client.limits import Limits
+from gateway.client.loads import Loads
 from gateway.client.routes import Route, Routes
+from gateway.client.upstream import Upstream
 from gateway.client.usage import Usage
+from gateway.client.waking import Waking
 from gateway.errors import Forbidden, SluiceError, Unauthenticated
 from gateway.model.principal import Opened, Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
@@ -72,8 +76,16 @@ def _untold(caller: Principal | None, wanted: Wanted, error: SluiceError, peer: 
 class Plane:
     """The data plane of one process."""
 
-    def __init__(self, routes: Routes, limits: Limits, services: Sequence[Service], told: Told = _untold) -> None:
-        self.routes, self.limits, self._told = routes, limits, told
+    def __init__(
+        self,
+        routes: Routes,
+        limits: Limits,
+        waking: Waking,
+        loads: Loads,
+        services: Sequence[Service],
+        told: Told = _untold,
+    ) -> None:
+        self.routes, self.limits, self._waking, self.loads, self._told = routes, limits, waking, loads, told
         self.identity: Identity
         self.fronts: set[Front] = set()
         self._services = services
@@ -164,13 +176,13 @@ class Plane:
         caller.require(service.scope)
         return lambda data: service.begin(self, front, caller, head, data)
 
-    def choose(self, routes: Sequence[Route], tried: set[Route]) -> Route:
-        """The least busy one that has not been tried; one that fails only if there is no other."""
-        if len(routes) == 1:
-            return routes[0]
-        now = self.now()
-        left = [route for route in routes if route not in tried] or routes
-        return min(left, key=lambda route: (route.upstream.failing, route.upstream.load(now)))
+    def choose(self, routes: Sequence[Route], tried: Collection[Upstream], kin: Kin | None) -> Choice | None:
+        """Which endpoint answers; None if there is none now."""
+        return choose(routes, tried, self._loop.time(), kin)
+
+    async def awaken(self, routes: Sequence[Route], say: Callable[[str], None]) -> None:
+        """Return when one of the sessions has an endpoint; one that sleeps is started. NotReady, Overloaded."""
+        await self._waking.member(routes, self.routes.changed.wait, say)
 
     def doubt(self) -> None:
         """Something did not answer as it should: look again at what is known."""

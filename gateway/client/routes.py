@@ -9,35 +9,43 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy import Connection
 
+from gateway.client.probing import Question
 from gateway.client.upstream import Path, Upstream
+from gateway.core.bell import Bell
 from gateway.core.context import Gateway
 from gateway.core.policies import require
 from gateway.core.verdicts import Verdicts
 from gateway.core.witness import Witness
 from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
-from gateway.model.announcement import Endpoint
+from gateway.model.plan import PlannedService
 from gateway.model.policy import Action, Subject, subject_of
 from gateway.model.principal import Principal
 from gateway.model.session import Session
 from gateway.store import events, projects
 from gateway.store import sessions as store
+from gateway.store.serving import Place, Serving, serving
+
+if TYPE_CHECKING:
+    from gateway.model.announcement import Endpoint
 
 log = structlog.get_logger(__name__)
 
-EVERYBODY = Principal(name="client-service", admin=True)
 LOOK_AGAIN = 1.0
 READ_ANYWAY = 10.0
 SHORTEST = 0.02
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Route:
-    """One ready session. `model` is what its server calls the model; None for services that are no model servers.
+    """One session that can be called. `model` is what its server calls the model; None for other services.
 
+    `members` are the endpoints that answer for it, one a replica; who holds the route sees them come and go. With
+    `wakes` there may be none, and then a request starts one; so many are `waiting` for that.
     `subject` is the session as policies see it.
     """
 
@@ -48,10 +56,22 @@ class Route:
     recipe: str
     model: str | None
     ready_at: float
-    upstream: Upstream = field(repr=False)
-    endpoint: Endpoint
+    service: PlannedService
     id_bytes: bytes
     subject: Subject = field(repr=False)
+    members: tuple[Upstream, ...] = field(default=(), repr=False)
+    wakes: bool = False
+    waiting: int = 0
+
+    @property
+    def strength(self) -> int:
+        """How many replicas' work it may be given. One that starts will have a replica."""
+        return max(len(self.members), 1)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a point in asking."""
+        return self.wakes or any(member.health.reachable for member in self.members)
 
     def seen_by(self, caller: Principal) -> bool:
         """Whether the caller may use it: a model is its project's, anything else its owner's alone."""
@@ -72,6 +92,7 @@ class Routes:
         self._read_at = float("-inf")
         self._doubted = False
         self._reading = asyncio.Lock()
+        self.changed = Bell()
 
     @property
     def age(self) -> float:
@@ -107,11 +128,10 @@ class Routes:
             newest = await self._gateway.db.read(events.newest)
             changed = whole or newest != self._newest
             if changed:
-                self._replace(*await self._gateway.db.read(_ready))
+                self.replace(*await self._gateway.db.read(_serving))
+            else:
+                self._tend()
             self._newest, self._read_at = newest, began
-        now = asyncio.get_running_loop().time()
-        for upstream in self._upstreams.values():
-            upstream.tend(now)
         return changed
 
     def doubt(self) -> None:
@@ -119,9 +139,13 @@ class Routes:
         self._doubted = True
         self._gateway.news.ring()
 
+    def all(self) -> Iterable[Route]:
+        """Every session that can be called: asked for nobody."""
+        return self._routes.values()
+
     def visible(self, caller: Principal) -> Iterable[Route]:
         """The caller's ready sessions that can be reached, newest first."""
-        reached = [route for route in self._routes.values() if route.seen_by(caller) and not route.upstream.failing]
+        reached = [route for route in self._routes.values() if route.seen_by(caller) and route.reachable]
         return [route for route in reached if self._permits(caller, route)]
 
     def serving(self, caller: Principal, model: str) -> tuple[Route, ...]:
@@ -190,18 +214,17 @@ class Routes:
                 return session
         return None
 
-    def _replace(self, ready: Sequence[Session], labels: Mapping[str, Mapping[str, str]]) -> None:
+    def replace(self, servings: Sequence[Serving], labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Take this for who can be called now, and where. Who holds a route or waits for a member sees it at once."""
         routes: dict[str, Route] = {}
-        for session in sorted(ready, key=lambda one: one.id, reverse=True):
-            if session.endpoint is None:
-                continue
-            old = self._routes.get(session.id)
-            subject = subject_of(session, labels.get(session.project, {}))
-            if old is not None and old.endpoint == session.endpoint and old.subject == subject:
-                routes[session.id] = old
-            else:
-                routes[session.id] = self._route(session, session.endpoint, subject)
-        used = {route.endpoint for route in routes.values()}
+        for one in sorted(servings, key=lambda one: one.session.id, reverse=True):
+            service = one.session.plan.service
+            if service is not None:
+                labelled = labels.get(one.session.project, {})
+                routes[one.session.id] = self._route(one, service, subject_of(one.session, labelled))
+        for gone in [route for route in self._routes.values() if route.id not in routes]:
+            gone.members, gone.wakes = (), False
+        used = {member.endpoint for route in routes.values() for member in route.members}
         for endpoint in [endpoint for endpoint in self._upstreams if endpoint not in used]:
             self._upstreams.pop(endpoint).close()
         self._routes = routes
@@ -210,6 +233,13 @@ class Routes:
         for route in routes.values():
             for name in self._names(route):
                 self._by_model.setdefault(name, []).append(route)
+        self._tend()
+        self.changed.ring()
+
+    def _tend(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for upstream in self._upstreams.values():
+            upstream.tend(now)
 
     def _names(self, route: Route) -> set[str]:
         """Under which names a model server is asked for: its model's, and what its project calls that."""
@@ -218,30 +248,41 @@ class Routes:
         aliases = self._gateway.settings.proxy.aliases.get(route.project, {})
         return {route.model, *(alias for alias, model in aliases.items() if model in {route.model, route.name})}
 
-    def _route(self, session: Session, endpoint: Endpoint, subject: Subject) -> Route:
-        service = session.plan.service
-        upstream = self._upstreams.get(endpoint)
-        if upstream is None:
-            upstream = self._upstreams[endpoint] = Upstream(endpoint, self._path, self.doubt)
-        return Route(
-            id=session.id,
-            name=session.name,
-            owner=session.owner,
-            project=session.project,
-            recipe=session.plan.recipe,
-            model=service.model if service is not None and service.protocol == "openai" else None,
-            ready_at=session.ready_at.timestamp() if session.ready_at else 0.0,
-            upstream=upstream,
-            endpoint=endpoint,
-            id_bytes=session.id.encode(),
-            subject=subject,
-        )
+    def _route(self, one: Serving, service: PlannedService, subject: Subject) -> Route:
+        """The session's route as it is now: the one that there was, if there was one."""
+        session = one.session
+        values: dict[str, Any] = {
+            "name": session.name,
+            "project": session.project,
+            "recipe": session.plan.recipe,
+            "model": service.model if service.protocol == "openai" else None,
+            "ready_at": (session.ready_at or session.created_at).timestamp(),
+            "service": service,
+            "members": tuple(self._member(place, service) for place in one.places),
+            "wakes": one.wakes,
+        }
+        route = self._routes.get(session.id)
+        if route is None:
+            return Route(id=session.id, owner=session.owner, id_bytes=session.id.encode(), subject=subject, **values)
+        if route.subject != subject:
+            route.subject = subject
+        for name, value in values.items():
+            setattr(route, name, value)
+        return route
+
+    def _member(self, place: Place, service: PlannedService) -> Upstream:
+        found = self._upstreams.get(place.endpoint)
+        if found is None:
+            question = Question(service.probe)
+            found = self._upstreams[place.endpoint] = Upstream(place.endpoint, self._path, self.doubt, question)
+        found.attempt, found.health.draining = place.attempt, place.draining
+        return found
 
 
-def _ready(connection: Connection) -> tuple[Sequence[Session], Mapping[str, Mapping[str, str]]]:
-    """What is ready, and the labels of the projects that it belongs to."""
-    found = store.ready(connection, EVERYBODY)
-    return found, {name: projects.labels(connection, name) for name in {session.project for session in found}}
+def _serving(connection: Connection) -> tuple[Sequence[Serving], Mapping[str, Mapping[str, str]]]:
+    """What can be called, and the labels of the projects that it belongs to."""
+    found = serving(connection)
+    return found, {name: projects.labels(connection, name) for name in {one.session.project for one in found}}
 
 
 def _not_usable(caller: Principal, session: Session) -> Exception:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import RedirectResponse, Response
 
 from gateway.client import outgoing
+from gateway.client.affinity import kin
 from gateway.client.cookies import Cookies
 from gateway.client.exchange import Exchange, Plan
 from gateway.client.framing import Frame
@@ -161,8 +162,9 @@ def _pass_on(
         begin=lambda _: text,
         repeatable=head.method in _IDEMPOTENT and not head.is_websocket,
         rewrite=lambda answer: moved(answer.end_to_end(), place.prefix, head.fields.get(b"host", b"")),
+        kin=kin(route.service.affinity, head, caller.name),
     )
-    ticket = plane.limits.enter(caller.name, route.id, 1, plane.now())
+    ticket = plane.limits.enter(caller, (route,), plane.now())
     exchange = Exchange(front, head, frame, plan, ticket)
     front.hand(exchange)
     if not frame.done and not data:

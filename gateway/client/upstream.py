@@ -7,11 +7,14 @@ of a job is noticed: when its agent dies, they break at once, the endpoint is tr
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import structlog
 
 from gateway.client.connection import Connection
+from gateway.client.health import Health
+from gateway.client.probing import Question
 from gateway.errors import EndpointUnavailable
 from gateway.model.announcement import Endpoint
 
@@ -25,9 +28,8 @@ BUSY_SECONDS = 60.0
 AT_ONCE = 8
 #: Handshakes at once; more wait their turn, because an agent lets go of those that it cannot get to.
 MOST_SHAKING = 64
-#: After an endpoint failed it is tried again after so many seconds, then after twice as many, and so on.
-FIRST_REST, LONGEST_REST = 0.25, 8.0
-SLOW_START_SECONDS = 10.0
+#: A connection that the agent closes so soon, unused, was not wanted.
+UNWANTED_SECONDS = 1.0
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -40,23 +42,22 @@ class Path(Protocol):
 
 
 class Upstream:
-    """One endpoint. `in_flight`: requests that are being answered; `on_doubt` is told when it cannot be reached."""
+    """One endpoint. `on_doubt` is told when it cannot be reached, `question` is how one that answers badly is tried."""
 
-    def __init__(self, endpoint: Endpoint, path: Path, on_doubt: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Endpoint, path: Path, on_doubt: Callable[[], None], question: Question | None) -> None:
         self.endpoint = endpoint
+        self.tag = f"{endpoint.host}:{endpoint.port} {endpoint.fingerprint}".encode()
         self._path = path
         self._on_doubt = on_doubt
+        self._question = question
         self._idle: list[Connection] = []  # those that have carried requests, the one used last at the end
         self._fresh: list[Connection] = []  # those that have carried nothing yet
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._shaking = asyncio.Semaphore(MOST_SHAKING)
         self._warming: asyncio.Task[None] | None = None
-        self._rest = 0.0
-        self._back_at = float("-inf")
-        self.in_flight = 0
-        self.failing = False
-        self.last_used = float("-inf")
+        self.health = Health(self._loop.time())
+        self.attempt = 0  # of the session's job, as the table says
 
     # Connections
 
@@ -77,10 +78,9 @@ class Upstream:
             except EndpointUnavailable:
                 self.failed()
                 raise
-        if self.failing:
-            log.info("endpoint is back", host=self.endpoint.host, port=self.endpoint.port)
-            self._back_at = self._loop.time()
-        self.failing, self._rest = False, 0.0
+        connection.idle_since = self._loop.time()
+        if self.health.failing and not self.health.ill:
+            self._back()
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -96,24 +96,35 @@ class Upstream:
     # How it does
 
     def begin(self) -> None:
-        self.in_flight += 1
-        self.last_used = self._loop.time()
+        self.health.in_flight += 1
+        self.health.last_used = self._loop.time()
 
     def end(self) -> None:
-        self.in_flight -= 1
-        self.last_used = self._loop.time()
-
-    def load(self, now: float) -> float:
-        """For comparing endpoints: requests in flight, more if it has just come back (so that it is not flooded)."""
-        young = 1 - (now - self._back_at) / SLOW_START_SECONDS
-        return (self.in_flight + 1) * (1 + 9 * young) if young > 0 else self.in_flight + 1
+        self.health.in_flight -= 1
+        self.health.last_used = self._loop.time()
 
     def failed(self) -> None:
         """It could not be reached, or broke off: nothing new goes there until it has been tried and is there."""
-        if not self.failing:
-            self.failing = True
+        if not self.health.failing:
+            self.health.failing = True
             self._on_doubt()
         self._warm()
+
+    def answered(self, status: int) -> None:
+        """An answer began. After many bad ones in a row nothing new goes there until the probe says it is well."""
+        if self.health.answered(status):
+            self._ill(f"status {status}")
+
+    def unanswered(self, why: str) -> None:
+        """A request got no answer: the same."""
+        if self.health.unanswered():
+            self._ill(why)
+
+    def refuses(self) -> None:
+        """Its agent takes nothing new, and never will again."""
+        if not self.health.refusing:
+            self.health.refusing = True
+            self._on_doubt()
 
     def close(self) -> None:
         """Let go of the connections that wait; those in use end with their requests."""
@@ -140,13 +151,16 @@ class Upstream:
         return len(self._idle) + len(self._fresh)
 
     def _wanted(self, now: float) -> int:
-        if not self.in_flight and self.last_used < now - BUSY_SECONDS:
+        health = self.health
+        if health.refusing:
+            return 0
+        if not health.in_flight and health.last_used < now - BUSY_SECONDS:
             return SPARE_UNUSED
-        return min(max(SPARE_LEAST, self.in_flight // 4), SPARE_MOST)
+        return min(max(SPARE_LEAST, health.in_flight // 4), SPARE_MOST)
 
     def _warm(self) -> None:
-        short = self.failing or self._open < self._wanted(self._loop.time())
-        if short and not self._closed and self._warming is None:
+        short = self.health.failing or self.health.ill or self._open < self._wanted(self._loop.time())
+        if short and not self._closed and not self.health.refusing and self._warming is None:
             self._warming = self._loop.create_task(self._open_spares())
             self._warming.add_done_callback(self._warmed)
 
@@ -156,24 +170,45 @@ class Upstream:
             log.error("connections are not kept warm", exc_info=error)
 
     async def _open_spares(self) -> None:
-        """Open what is missing; while the endpoint fails, one try at a time with growing rests in between."""
-        while not self._closed:
+        """Open what is missing; while the endpoint is not well, one try at a time with growing rests in between."""
+        while not self._closed and not self.health.refusing:
+            if self.health.failing or self.health.ill:
+                await asyncio.sleep(self.health.rest())
+                await self._try()
+                continue
             missing = self._wanted(self._loop.time()) - self._open
-            if missing <= 0 and not self.failing:
+            if missing <= 0:
                 return
-            number = 1 if self.failing else min(missing, AT_ONCE)
-            opened = await asyncio.gather(*(self.open() for _ in range(number)), return_exceptions=True)
+            opened = await asyncio.gather(*(self.open() for _ in range(min(missing, AT_ONCE))), return_exceptions=True)
             for connection in opened:
                 if isinstance(connection, Connection):
                     self.give_back(connection)
                 elif not isinstance(connection, EndpointUnavailable):
                     raise connection
-            if self.failing:
-                self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
-                await asyncio.sleep(self._rest)
+
+    async def _try(self) -> None:
+        """Whether it is there again; and well, if it was not."""
+        with suppress(EndpointUnavailable):
+            connection = await self.open()
+            if not self.health.ill:
+                self.give_back(connection)
+            elif self._question is None or await self._question.ask(connection):
+                self._back()
+
+    def _back(self) -> None:
+        log.info("endpoint is back", host=self.endpoint.host, port=self.endpoint.port)
+        self.health.back(self._loop.time())
+
+    def _ill(self, why: str) -> None:
+        log.warning("endpoint answers badly", host=self.endpoint.host, port=self.endpoint.port, error=why)
+        self._warm()
 
     def _lost(self, connection: Connection) -> None:
         """A connection ended while it waited: often just so, but it is also how the end of a job looks."""
+        if connection.told:
+            self.refuses()
+        elif not connection.used and connection.idle_since > self._loop.time() - UNWANTED_SECONDS:
+            self.failed()
         waiting = self._idle if connection.used else self._fresh
         if connection in waiting:
             waiting.remove(connection)

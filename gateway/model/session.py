@@ -104,12 +104,8 @@ class Session(BaseModel):
 
     @property
     def word(self) -> str:
-        return word(self.phase.value, self.plan.kind)
-
-
-def word(phase: str, kind: str) -> str:
-    """The phase as people read it: a batch session is `running` where a service is `ready`."""
-    return "running" if phase == Phase.READY and kind == "batch" else phase
+        """The phase as people read it: a batch session is `running` where a service is `ready`."""
+        return "running" if self.phase is Phase.READY and self.plan.kind == "batch" else self.phase.value
 
 
 class Act(StrEnum):

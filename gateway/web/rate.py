@@ -13,14 +13,17 @@ class Rate:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._due: dict[str, float] = {}
 
+    def wait(self, caller: str, now: float) -> float:
+        """The same, and nothing is taken."""
+        return max(0.0, self._due.get(caller, now) - now - (60 - self._gap)) if self._gap else 0.0
+
     def take(self, caller: str, now: float) -> float:
         """Seconds to wait before this one would be taken; 0 if it is taken now."""
+        if wait := self.wait(caller, now):
+            return wait
         if not self._gap:
             return 0.0
         due = max(self._due.get(caller, now), now)
-        wait = due - now - (60 - self._gap)
-        if wait > 0:
-            return wait
         if len(self._due) >= _MOST_CALLERS:
             self._due = {name: at for name, at in self._due.items() if at > now}
         self._due[caller] = due + self._gap

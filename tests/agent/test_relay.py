@@ -13,7 +13,9 @@ import pytest
 
 from gateway.agent import certificate, limits
 from gateway.agent.control import ControlChannel
+from gateway.agent.refusal import refusal
 from gateway.agent.relay import MAX_SHAKING, Relay
+from gateway.client.connection import DRAINING, REFUSAL
 
 Service = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -254,11 +256,11 @@ async def test_connections_wait_their_turn_at_a_service_with_a_short_queue(site:
         await until(lambda: not site.relay.splices)
 
 
-async def test_a_service_that_is_gone_is_told_by_closing(site: Site) -> None:
+async def test_a_service_that_is_gone_got_nothing_and_that_is_told(site: Site) -> None:
     site.relay.target = str(site.folder / "nothing.sock")
     client = await site.client()
     await asyncio.to_thread(client.send, b"GET / HTTP/1.1\r\n\r\n")
-    assert await asyncio.to_thread(client.read) == b""
+    assert await asyncio.to_thread(client.read_all) == refusal("unreachable")
     assert any("does not accept" in line for line in site.said)
 
 
@@ -285,7 +287,7 @@ async def test_more_connections_than_the_limit_are_closed(tmp_path: Path, author
     kept = [await site.client() for _ in range(2)]
     await until(lambda: len(site.relay.splices) == 2)
     refused = await site.client()
-    assert await asyncio.to_thread(refused.read) == b""
+    assert await asyncio.to_thread(refused.read_all) == refusal("busy")
     await asyncio.to_thread(kept[0].end)
     assert await asyncio.to_thread(kept[0].read_all) == b"0 bytes"
     await site.close()
@@ -325,6 +327,29 @@ async def test_what_is_in_flight_is_known(site: Site) -> None:
     client.close()
     assert await site.relay.drained(10)
     assert site.relay.requests == 1
+
+
+async def test_who_drains_says_on_each_connection_that_it_took_nothing_more(site: Site) -> None:
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            await done.wait()
+            writer.write(b"0\r\n\r\n")
+
+    done = asyncio.Event()
+    await site.serve(stream)
+    busy, idle = await site.client(), await site.client()
+    await asyncio.to_thread(busy.send, b"GET / HTTP/1.1\r\n\r\n")
+    assert (await asyncio.to_thread(busy.read)).startswith(b"HTTP/1.1 200 OK")
+    await until(lambda: len(site.relay.splices) == 2)
+    site.relay.drain()
+    assert await asyncio.to_thread(idle.read_all) == refusal("draining")
+    late = await site.client()
+    assert await asyncio.to_thread(late.read_all) == refusal("draining")
+    done.set()
+    assert await asyncio.to_thread(busy.read_all) == b"0\r\n\r\n" + refusal("draining")
+    assert refusal("draining").startswith(DRAINING)
+    assert refusal("busy").startswith(REFUSAL)
 
 
 async def test_other_protocols_are_relayed_and_count_while_they_talk(site: Site) -> None:

@@ -10,12 +10,17 @@ from prometheus_client import generate_latest
 from gateway.client.limits import Gate, Limits
 from gateway.client.usage import Tail, Usage
 from gateway.errors import Overloaded, TooMany
-from gateway.settings import ProxySettings
+from gateway.model.principal import Principal
+from gateway.settings import ProxySettings, RequestLimits
 from gateway.web.rate import Rate
+from tests.client.fleet import a_route
 from tests.services import STREAM_HEAD, Asked, answer, chunk, read_request
 
 if TYPE_CHECKING:
     import httpx
+
+
+ADA, BOB = Principal(name="ada"), Principal(name="bob")
 
 
 def test_a_rate_gives_a_burst_and_then_one_at_a_time() -> None:
@@ -51,36 +56,73 @@ async def test_a_gate_lets_in_by_turns() -> None:
 
 async def test_tickets_are_given_back_once() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, concurrent_requests=3, requests_per_minute=4))
-    first = limits.enter("ada", "s", 1, 0.0)
-    second = limits.enter("bob", "s", 1, 0.0)
+    one, three = (a_route("s"),), (a_route("s", 3),)
+    first = limits.enter(ADA, one, 0.0)
+    second = limits.enter(BOB, one, 0.0)
     assert (first.admitted, second.admitted) == (True, False)
-    assert limits.enter("ada", "s", 3, 0.0).admitted  # with three replicas there is room, also for who waited
+    assert limits.enter(ADA, three, 0.0).admitted  # with three replicas there is room, also for who waited
     await second.wait()
-    other = limits.enter("ada", "t", 1, 0.0)
+    other = limits.enter(ADA, (a_route("t"),), 0.0)
     with pytest.raises(TooMany, match="3 requests under way"):
-        limits.enter("ada", "u", 1, 0.0)
+        limits.enter(ADA, (a_route("u"),), 0.0)
     other.done()
     other.done()
-    limits.enter("ada", "u", 1, 0.0).done()
-    with pytest.raises(TooMany, match="4 requests a minute"):
-        limits.enter("ada", "u", 1, 0.0)
+    limits.enter(ADA, (a_route("u"),), 0.0).done()
+    with pytest.raises(TooMany, match="the 4 requests"):
+        limits.enter(ADA, (a_route("u"),), 0.0)
 
 
 async def test_a_line_that_is_full_is_told() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, queue_seconds=0.01))
-    inside = limits.enter("ada", "s", 1, 0.0)
-    waiting = limits.enter("ada", "s", 1, 0.0)
+    routes = (a_route("s"),)
+    inside = limits.enter(ADA, routes, 0.0)
+    waiting = limits.enter(ADA, routes, 0.0)
     with pytest.raises(Overloaded, match="1 requests wait"):
-        limits.enter("ada", "s", 1, 0.0)
+        limits.enter(ADA, routes, 0.0)
     with pytest.raises(Overloaded, match="was busy"):
         await waiting.wait()
     waiting.done()
-    late = limits.enter("ada", "s", 1, 0.0)
+    late = limits.enter(ADA, routes, 0.0)
     inside.done()
     await late.wait()
     assert late.admitted
     late.done()
-    assert limits.enter("ada", "s", 1, 0.0).admitted
+    assert limits.enter(ADA, routes, 0.0).admitted
+
+
+async def test_a_recipe_says_how_much_a_replica_takes_and_how_many_wait() -> None:
+    told: list[str] = []
+    limits = Limits(ProxySettings(), lambda: told.append("waiting"))
+    routes = (a_route("s", 2, max_in_flight=1, max_queue=1),)
+    assert [limits.enter(ADA, routes, 0.0).admitted for _ in range(3)] == [True, True, False]
+    assert told == ["waiting"]
+    with pytest.raises(Overloaded):
+        limits.enter(ADA, routes, 0.0)
+
+
+async def test_tokens_and_projects_have_limits_of_their_own() -> None:
+    limits = Limits(
+        ProxySettings(
+            token=RequestLimits(requests_per_minute=2),
+            project=RequestLimits(concurrent_requests=1),
+            projects={"rich": RequestLimits(concurrent_requests=2)},
+        )
+    )
+    poor, rich = (a_route("s"),), (a_route("t", project="rich"),)
+    with_token, other = ADA.model_copy(update={"token": "one"}), ADA.model_copy(update={"token": "two"})
+    first = limits.enter(with_token, poor, 0.0)
+    with pytest.raises(TooMany, match="the project has 1 requests"):
+        limits.enter(other, poor, 0.0)
+    tickets = [limits.enter(other, rich, 0.0) for _ in range(2)]
+    with pytest.raises(TooMany, match="the project has 2 requests"):
+        limits.enter(ADA, rich, 0.0)
+    for ticket in (first, *tickets):
+        ticket.done()
+    limits.enter(with_token, poor, 0.0).done()
+    with pytest.raises(TooMany, match="this token has the 2 requests") as refused:
+        limits.enter(with_token, poor, 0.0)
+    assert 0 < refused.value.details["retry_after"] <= 30
+    limits.enter(ADA, poor, 0.0).done()  # by no token: nothing was taken from the project by who was refused
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,6 @@ FOR_NOBODY = {
     "users.person": "tells who calls",
     "users.set_group_roles": "of the user who signs in",
     "users.uid": "of the caller's own Unix user",
-    "views.<module>": "of sessions that the caller was told of",
 }
 OTHER_TABLES = {"leases"}
 
@@ -163,6 +162,8 @@ def _starts_from_caller(function: ast.FunctionDef) -> bool:
 #: Writes to the database that leave no row in the audit log, and why that is right.
 NO_ROW = {
     "gateway/cli/assemble.py:assemble": "the gateway's own name, made once",
+    "gateway/client/app.py:_wake": "a request waits for a session that sleeps: an event",
+    "gateway/client/loads.py:report": "how busy sessions are",
     "gateway/core/images.py:_by_path": "the digest of a file that a session names: its row has it",
     "gateway/core/leases.py:_give": "who works for a cluster",
     "gateway/core/leases.py:beat": "who works for a cluster",
