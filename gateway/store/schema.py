@@ -77,7 +77,7 @@ sessions = Table(
     Column("idempotency_key", String(255)),
     Column("idempotency_digest", String(64)),
     # a row with a parent is one more job of that session, and shown to nobody as a session
-    Column("parent", String(26), index=True),
+    Column("parent", String(26)),
     Column("drain_at", UtcDateTime),
     Column("asleep_at", UtcDateTime),
     Column("keep_until", UtcDateTime),
@@ -91,6 +91,9 @@ Index(None, sessions.c.name, sessions.c.id)
 Index(None, sessions.c.recipe, sessions.c.id)
 Index(None, sessions.c.cluster, sessions.c.id)
 Index(None, sessions.c.phase, sessions.c.id)
+# Most have no parent, and an index of them all would be taken for one that finds few.
+_HAS_PARENT = sessions.c.parent.is_not(None)
+Index("ix_sessions_parent", sessions.c.parent, sqlite_where=_HAS_PARENT, postgresql_where=_HAS_PARENT)
 Index("ix_sessions_live_id", sessions.c.id, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
 Index("ix_sessions_live", sessions.c.cluster, sqlite_where=~sessions.c.ended, postgresql_where=~sessions.c.ended)
 Index(

@@ -15,7 +15,8 @@ def upgrade() -> None:
     op.add_column("sessions", sa.Column("asleep_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sessions", sa.Column("keep_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sessions", sa.Column("stop_reason", sa.Text(), nullable=False, server_default=""))
-    op.create_index("ix_sessions_parent", "sessions", ["parent"])
+    few = sa.text("parent IS NOT NULL")
+    op.create_index("ix_sessions_parent", "sessions", ["parent"], sqlite_where=few, postgresql_where=few)
     op.create_table(
         "loads",
         sa.Column("session_id", sa.String(length=26), nullable=False),
