@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests wait for Slurm more than they compute, so three of their files run at a time on two cores.
+WORKERS ?= 3
 # The tests sign in at a real identity provider (Node.js) with a real browser (Chromium).
 NODE := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime chromium $(NODE)
@@ -24,7 +26,7 @@ down: $(READY) ## End everything that `make up` started
 	@$(BIN)/sluice down
 
 test: $(READY) check ## Run the checks and every test but the long acceptance runs
-	$(BIN)/pytest -m "not acceptance"
+	$(BIN)/pytest -m "not acceptance" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## Formatting, lint, types, floors
 	$(BIN)/ruff format --check .

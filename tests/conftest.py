@@ -19,8 +19,15 @@ _OLDER_RUNS = os.environ.get("SLUICE_TEST_OLDER_CLUSTER")
 _builder: list[subprocess.Popen[bytes]] = []
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for a real cluster begins first, so that beside it the quick ones fill the other workers' time."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is not in the cache yet is built beside the tests that do not need it yet."""
+    """What is not in the cache yet is built beside the tests that do not need it yet; by one worker for all."""
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        return
     wanted = [mark for mark in _BUILDS if any(item.get_closest_marker(mark) for item in session.items)]
     if _OLDER_RUNS and "older" in wanted:
         wanted.remove("older")

@@ -17,6 +17,8 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from tests.ports import free_port
+
 SOURCE = Path(__file__).parent / "provider"
 AUDIENCE = "https://sluice.test"
 WITHIN = 30
@@ -110,12 +112,6 @@ class Provider:
         return jwt.encode({"alg": "RS256", "kid": str(signer.kid), "typ": "at+jwt"}, kept, signer)
 
 
-def a_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def a_key() -> RSAKey:
     return RSAKey.generate_key(2048, parameters={"use": "sig", "alg": "RS256"}, auto_kid=True)
 
@@ -124,7 +120,7 @@ def a_key() -> RSAKey:
 def a_provider(folder: Path, accounts: dict[str, dict[str, Any]], gateway: str, **more: Any) -> Iterator[Provider]:
     """A running one that knows the gateway at this address, its command line, and a service."""
     folder.mkdir(exist_ok=True)
-    port = a_port()
+    port = free_port()
     clients: list[dict[str, Any]] = [
         {
             "client_id": "sluice",

@@ -103,7 +103,7 @@ def _purge(place: "Place", steps: Steps) -> None:
     with steps.step("Removing images, keys and logs"):
         for name in ("images", "pki"):
             shutil.rmtree(place.folder / name, ignore_errors=True)
-        for name in ("token", "gateway.log", "gateway.log.1"):
+        for name in ("token", "seal.key", "secrets.keys", "secrets.keys.lock", "gateway.log", "gateway.log.1"):
             (place.folder / name).unlink(missing_ok=True)
         place.forget_sessions()
         if not all_names():  # other clusters stand on the cached file system

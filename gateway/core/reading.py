@@ -6,19 +6,17 @@ cost a few questions, and each of them is told what was true after it asked, who
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from gateway.model.principal import Principal
-from gateway.model.session import Session
 from gateway.store import sessions as store
+from gateway.store import views
 from gateway.store.database import Database
 from gateway.store.sessions import Current, SessionQuery
 
-T = TypeVar("T")
 AT_ONCE = 500
 KEPT = 10_000
 
@@ -40,10 +38,10 @@ class _Ask:
 
 
 class Reading:
-    """Sessions as the API shows them. `render` makes the JSON of one."""
+    """Sessions as the API shows them."""
 
-    def __init__(self, db: Database, render: Callable[[Session], bytes]) -> None:
-        self._db, self._render = db, render
+    def __init__(self, db: Database) -> None:
+        self._db = db
         self._kept: dict[str, Shown] = {}
         self._asks: list[_Ask] = []
         self._asking: asyncio.Task[None] | None = None
@@ -112,12 +110,9 @@ class Reading:
                 known[session_id] = shown
             else:
                 missing.append(session_id)
-        fresh = {key: self._show(session) for key, session in store.load(connection, missing).items()}
+        found = views.bodies(connection, missing).items()
+        fresh = {key: Shown(version, body, tag_of(body)) for key, (version, body) in found}
         return known | fresh, fresh
-
-    def _show(self, session: Session) -> Shown:
-        body = self._render(session)
-        return Shown(session.version, body, tag_of(body))
 
     def _keep(self, fresh: Mapping[str, Shown]) -> None:
         for session_id, shown in fresh.items():

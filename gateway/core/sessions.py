@@ -14,7 +14,7 @@ from gateway.core.policies import require
 from gateway.core.scripts import script_for, script_of
 from gateway.core.staging import directory
 from gateway.errors import Conflict, Forbidden
-from gateway.model.api import JobView, ScriptView, SessionRequest, SessionView
+from gateway.model.api import ScriptView, SessionRequest
 from gateway.model.job import Job, JobScript, job_name
 from gateway.model.plan import Plan
 from gateway.model.policy import Action, Decision
@@ -160,44 +160,10 @@ async def script(gateway: Gateway, caller: Principal, ref: str) -> JobScript:
     return script_of(gateway, gateway.cluster(session.cluster), session)
 
 
-def view(session: Session) -> SessionView:
-    """The session as the API shows it."""
-    plan, service = session.plan, session.plan.service
-    return SessionView(
-        **session.model_dump(include=_SHARED),
-        conditions=session.conditions,
-        recipe=plan.recipe,
-        recipe_version=plan.version,
-        kind=plan.kind,
-        phase=session.word,
-        ended=session.phase.ended,
-        model=service.model if service else None,
-        image=plan.image.name,
-        image_sha256=plan.image.sha256,
-        parameters=plan.parameters,
-        resources=plan.resources.model_dump(mode="json", exclude_none=True),
-        labels=plan.labels,
-        stop_requested=session.stop_requested_at is not None,
-        job=JobView.model_validate(session.job, from_attributes=True),
-        queue_position=session.job.position,
-    )
-
-
-def shown(session: Session) -> bytes:
-    """The session as the API shows it, as JSON."""
-    return view(session).model_dump_json().encode()
-
-
 def script_view(plan: Plan, script: JobScript) -> ScriptView:
     """A script as the API shows it."""
     options = script.options.model_dump(mode="json", exclude_none=True)
     return ScriptView(script=script.text, options=options, image=plan.image.path, sha256=plan.image.sha256)
-
-
-_SHARED = {
-    *("id", "name", "owner", "project", "cluster", "unix_user", "reason", "message"),
-    *("created_at", "updated_at", "ready_at", "ended_at"),
-}
 
 
 async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -> Session | None:

@@ -104,8 +104,12 @@ class Session(BaseModel):
 
     @property
     def word(self) -> str:
-        """The phase as people read it: a batch session is `running` where a service is `ready`."""
-        return "running" if self.phase is Phase.READY and self.plan.kind == "batch" else self.phase.value
+        return word(self.phase.value, self.plan.kind)
+
+
+def word(phase: str, kind: str) -> str:
+    """The phase as people read it: a batch session is `running` where a service is `ready`."""
+    return "running" if phase == Phase.READY and kind == "batch" else phase
 
 
 class Act(StrEnum):

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from gateway.core.context import Gateway
 from gateway.core.reading import Reading
 from gateway.core.reconcile import Reconciler
-from gateway.core.sessions import shown
 from gateway.identity.opening import open_callers
 from gateway.model.principal import Scope
 from gateway.server.actions import naming
@@ -82,7 +81,7 @@ def rest(gateway: Gateway) -> Api:
     """The FastAPI app of /api/v1."""
     app = routes()
     context.hold(app, gateway)
-    app.state.reading = Reading(gateway.db, shown)
+    app.state.reading = Reading(gateway.db)
     docs.install(app, PREFIX)
     return app
 

@@ -8,6 +8,7 @@ writers can end in a deadlock. What that costs is small, because writes are grou
 
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
@@ -60,7 +61,9 @@ def make(url: URL, size: int) -> Engine:
     """An engine with a pool of `size` connections. SettingsInvalid if the driver is missing."""
     if is_sqlite(url):
         waits = {} if "timeout" in url.query else {"timeout": _LOCK_TIMEOUT}
-        made = create_engine(url, poolclass=QueuePool, pool_size=size, max_overflow=2, connect_args=waits)
+        made = create_engine(
+            url, poolclass=QueuePool, pool_size=size, max_overflow=2, connect_args=waits, json_deserializer=from_json
+        )
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "begin", _begin_sqlite)
         return made
@@ -71,6 +74,7 @@ def make(url: URL, size: int) -> Engine:
             max_overflow=2,
             pool_pre_ping=True,  # a connection may have died with the server that it led to
             connect_args=_postgresql(url),
+            json_deserializer=from_json,
         )
     except ImportError as error:
         raise SettingsInvalid(

@@ -1,5 +1,6 @@
 """The tables. Times are UTC; JSON columns hold the dumps of frozen models."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,12 +34,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         del dialect
         return value.astimezone(UTC) if value is not None else None
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        del dialect
-        if value is None:
-            return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """Of text (SQLite) or of a moment in whatever zone: a page of a list has hundreds of them."""
+        del coltype
+        return _of_text if dialect.name == "sqlite" else _in_utc
+
+
+def _of_text(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value).replace(tzinfo=UTC) if value is not None else None
+
+
+def _in_utc(value: datetime | None) -> datetime | None:
+    return value.astimezone(UTC) if value is not None else None
 
 
 metadata = MetaData(

@@ -18,11 +18,10 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from fastapi import Request
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 from ulid import ULID
 from uvicorn.server import ServerState
 
@@ -47,6 +46,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+_SECURITY = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
 Check = Callable[[], Awaitable[Mapping[str, str]]]
@@ -204,24 +204,26 @@ class Web:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._begin(scope)
         part = exchange.part
-        in_flight = self.metrics.in_flight.labels(part.name)
-        with bound_contextvars(request_id=exchange.request_id), in_flight.track_inprogress():
-            try:
-                await self._admit(exchange)
-                body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
-                await part.app(scope, body, self._sending(exchange, send))
-            except SluiceError as error:
-                scope["state"]["refused"] = error
-                await self._refuse(exchange, error, receive, send)
-            except (ConnectionAbortedError, HTTPException) as error:
-                await self._broken(exchange, error, receive, send)
-            except Exception:
-                log.exception("request failed", path=scope["path"])
-                await self._broken(exchange, None, receive, send)
-            finally:
-                if (refused := scope["state"].get("refused")) is not None:
-                    part.refused(scope, refused)
-                self._account(exchange)
+        in_flight = self.metrics.in_flight_of(part.name)
+        in_flight.inc()
+        bind_contextvars(request_id=exchange.request_id)  # every request is a task of its own, with its own context
+        try:
+            await self._admit(exchange)
+            body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
+            await part.app(scope, body, self._sending(exchange, send))
+        except SluiceError as error:
+            scope["state"]["refused"] = error
+            await self._refuse(exchange, error, receive, send)
+        except (ConnectionAbortedError, HTTPException) as error:
+            await self._broken(exchange, error, receive, send)
+        except Exception:
+            log.exception("request failed", path=scope["path"])
+            await self._broken(exchange, None, receive, send)
+        finally:
+            in_flight.dec()
+            if (refused := scope["state"].get("refused")) is not None:
+                part.refused(scope, refused)
+            self._account(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._begin(scope)
@@ -292,17 +294,16 @@ class Web:
                 caller.require(needed)
 
     def _sending(self, exchange: _Exchange, send: Send) -> Send:
-        add = SECURITY_HEADERS if exchange.part.headers else {}
-        request_id = exchange.request_id
+        add = _SECURITY if exchange.part.headers else ()
+        request_id = exchange.request_id.encode()
 
         async def wrapped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status, exchange.first = message["status"], time.perf_counter()
-                headers = MutableHeaders(raw=list(message["headers"]))
-                headers["X-Request-Id"] = request_id
-                for name, value in add.items():
-                    headers.setdefault(name, value)
-                message = {**message, "headers": headers.raw}
+                headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                names = {name for name, _ in headers}
+                headers += [(b"x-request-id", request_id), *(pair for pair in add if pair[0] not in names)]
+                message = {**message, "headers": headers}
             await send(message)
 
         return wrapped
@@ -331,9 +332,9 @@ class Web:
         now = time.perf_counter()
         scope, name, route = exchange.scope, exchange.part.name, exchange.route
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.metrics.requests.labels(name, route, method, str(exchange.status or 499)).inc()
+        self.metrics.requests_of(name, route, method, str(exchange.status or 499)).inc()
         if exchange.first:
-            self.metrics.seconds.labels(name, route).observe(exchange.first - exchange.began)
+            self.metrics.seconds_of(name, route).observe(exchange.first - exchange.began)
         quiet = scope["path"] in exchange.part.open
         caller = scope["state"].get("caller")
         (log.debug if quiet else log.info)(

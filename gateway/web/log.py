@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -69,8 +70,13 @@ def hide_secrets(logger: Any, name: str, event: structlog.typing.EventDict) -> s
     return {key: _hidden(key, value) for key, value in event.items()}
 
 
+@lru_cache(1000)
+def _telling(key: str) -> bool:
+    return _TELLING.search(key.lower()) is not None
+
+
 def _hidden(key: str, value: Any) -> Any:
-    if _TELLING.search(key.lower()) and not isinstance(value, bool | int | float | None):
+    if _telling(key) and not isinstance(value, bool | int | float | None):
         return "***"
     if isinstance(value, Mapping):
         return {inner: _hidden(str(inner), part) for inner, part in value.items()}

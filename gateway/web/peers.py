@@ -3,9 +3,9 @@
 import os
 import socket
 import struct
-from asyncio import BaseTransport, Transport
+from asyncio import BaseTransport, Transport, get_running_loop
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,13 +16,43 @@ PEER = "unix"
 
 _UCRED = struct.Struct("3i")
 _BACKLOG = 1024
+_MOST_HELD = 1 << 16
+
+
+class _Gathering:
+    """A transport that sends once what is written in one turn of the loop: head and body of an answer go together."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport, self._loop = transport, get_running_loop()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _MOST_HELD:  # who writes much must hear when it is too much
+            self._send()
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        parts, self._parts, self._size = self._parts, [], 0
+        if parts:
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class PeerProtocol(HttpToolsProtocol):
     """HTTP as elsewhere; of who comes by a Unix socket the client is `(PEER, uid)`."""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(cast("Transport", transport))
+        super().connection_made(cast("Transport", _Gathering(cast("Transport", transport))))
         uid = uid_of(transport)
         if uid is not None:
             self.client = (PEER, uid)

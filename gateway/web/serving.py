@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
@@ -17,6 +18,9 @@ log = structlog.get_logger(__name__)
 
 GRACE = 20
 _BACKLOG = 4096
+#: The loop takes one connection of each of its listeners a turn, and a turn is long while many ask.
+_TURN = 32
+_GARBAGE = 50_000
 _KEEP_ALIVE = 75
 
 
@@ -55,13 +59,13 @@ class Serving(uvicorn.Server):
         self._web.closing.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        entrance = next((part.entrance for part in self._web.parts if part.entrance is not None), None)
-        await super().startup(sockets if entrance is None else [])
-        if entrance is not None:
-            accept = entrance(self._web)
-            server = Server(self.config, self.server_state, self.lifespan.state)
-            for listener in self._listeners:
-                self.servers.append(await _listening(lambda: accept(server), listener))
+        del sockets
+        await super().startup([])
+        server = Server(self.config, self.server_state, self.lifespan.state)
+        entrance = next((part.entrance for part in self._web.parts if part.entrance is not None), _plain)
+        accept = entrance(self._web)
+        for listener in self._listeners:
+            self.servers += [await _listening(lambda: accept(server), listener) for _ in range(_TURN)]
         self.ready.set()
 
     async def run_until_stopped(self) -> None:
@@ -75,11 +79,26 @@ class Serving(uvicorn.Server):
                 listener.close()
 
 
+def _plain(web: Web) -> Callable[[Server], asyncio.Protocol]:
+    del web
+    return lambda server: PeerProtocol(config=server.config, server_state=server.state, app_state=server.app_state)
+
+
 async def _listening(accept: Callable[[], asyncio.Protocol], listener: socket.socket) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
+    loop, own = asyncio.get_running_loop(), listener.dup()
     if listener.family == socket.AF_UNIX:
-        return await loop.create_unix_server(accept, sock=listener, backlog=_BACKLOG)
-    return await loop.create_server(accept, sock=listener, backlog=_BACKLOG)
+        return await loop.create_unix_server(accept, sock=own, backlog=_BACKLOG)
+    return await loop.create_server(accept, sock=own, backlog=_BACKLOG)
+
+
+def _settle() -> None:
+    """What start-up made is there to stay: the collector of garbage need not go through it again and again.
+
+    It begins after so many new objects; those of a few hundred requests under way are no garbage.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -126,6 +145,7 @@ async def serve(web: Web, *listeners: socket.socket, grace: int = GRACE) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.stop)
+    _settle()
     try:
         await serving.run_until_stopped()
     finally:

@@ -5,11 +5,13 @@ import datetime as dt
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,14 +128,13 @@ class RunningAgent:
         self.authority = authority
         self.python = python
         self.session = folder / "session"
-        self.tmp = folder / "tmp"
+        self.tmp = Path(tempfile.mkdtemp(prefix="node-"))  # sockets lie below it, whose paths may have 108 bytes
         self.bin = folder / "bin"
         self.image = folder / "image.sif"
         self.comments_file = folder / "comments"
         self.down = folder / "down"
         self.job_file = folder / "job"
-        for path in (self.tmp, self.bin):
-            path.mkdir(parents=True)
+        self.bin.mkdir(parents=True)
         self.image.write_text("not read")
         self.program("apptainer", APPTAINER.format(python=sys.executable))
         self.program("scontrol", SCONTROL)
@@ -287,3 +288,4 @@ def end(running: RunningAgent) -> None:
             running.process.wait()
         for pid in running.descendants():
             os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(running.tmp, ignore_errors=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,15 @@ def test_env_is_for_a_shell_and_for_openai(gateway: Any, sluice: Any) -> None:
         assert [model.id for model in client.models.list()] == ["tiny"]
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A run of tests that was started in the background is deaf to Ctrl-C, and so would be what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_leaves_the_session_running(gateway: Any, sluice: Any) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway.cli.main", "launch", "count", "--name", "long", "--wait"],
@@ -243,7 +253,7 @@ def test_ctrl_c_leaves_the_session_running(gateway: Any, sluice: Any) -> None:
     while "long queued" not in said:
         said += process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Session long goes on." in rest
     assert "sluice stop long" in rest

@@ -14,15 +14,10 @@ import pytest
 
 from gateway.cli import daemon
 from gateway.cluster import Cluster, all_names
+from tests.ports import free_port
 
 HERE = Path(__file__).parents[2]
 Run = Callable[..., Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def cluster(name: str) -> str:

@@ -141,7 +141,7 @@ async def test_when_the_caller_leaves_the_server_is_told_at_once(plane: Any, ai:
     stream = await ai.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
     await anext(stream)
     await stream.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await model.broken.wait()
 
 
@@ -158,7 +158,7 @@ async def test_a_caller_who_leaves_before_the_answer_frees_the_server_too(plane:
     asking = asyncio.create_task(plane.http.post("/v1/completions", json={"model": "tiny"}))
     await arrived.wait()
     asking.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await left.wait()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 from gateway.cluster import Cluster
 from gateway.data import folder as data_folder
 from gateway.sdk import Sluice
+from tests.ports import free_port
 from tests.product import Product
 
 STOPPED_WITHIN = 40
@@ -35,9 +35,7 @@ lifecycle: {requeue: true}
 @pytest.fixture(scope="module")
 def product(slurm_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("product")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "recipes").mkdir()
     (folder / "recipes" / "needs-nothing.yaml").write_text(
         'name: needs-nothing\nversion: "1"\nkind: batch\nimage: nothing\ncommand: ["true"]\n'

@@ -20,6 +20,7 @@ from gateway.store import images
 from gateway.store import sessions as store
 from gateway.store.database import Database
 from gateway.store.sessions import SessionQuery
+from gateway.store.views import view
 
 ROOT = Principal(name="root", admin=True)
 
@@ -44,8 +45,8 @@ async def elsewhere(database_url: str) -> AsyncIterator[Database]:
 async def test_a_read_shows_what_was_written_before_it_on_any_server(
     world: Any, session: Session, elsewhere: Database
 ) -> None:
-    here, there = (Reading(db, sessions.shown) for db in (world.gateway.db, elsewhere))
-    assert SessionView.model_validate_json((await here.one(world.caller, "mine")).body) == sessions.view(session)
+    here, there = (Reading(db) for db in (world.gateway.db, elsewhere))
+    assert SessionView.model_validate_json((await here.one(world.caller, "mine")).body) == view(session)
     current = session
     for number in range(20):
         writer = (world.gateway.db, elsewhere)[number % 2]
@@ -64,8 +65,29 @@ async def test_a_read_shows_what_was_written_before_it_on_any_server(
         await here.one(world.caller, session.id)
 
 
+async def test_a_page_shows_what_was_written_before_it_on_any_server(
+    world: Any, session: Session, elsewhere: Database
+) -> None:
+    here, there = Reading(world.gateway.db), Reading(elsewhere)
+    current = session
+    for number in range(10):
+        writer = (world.gateway.db, elsewhere)[number % 2]
+        after = current.model_copy(update={"message": f"message {number}"})
+        saved = await writer.write(store.save, current, after, world.time())
+        assert saved is not None
+        current = saved
+        for reading in (here, there):
+            [shown], _ = await reading.page(world.caller, SessionQuery())
+            assert f"message {number}".encode() in shown.body
+    ended = current.model_copy(update={"phase": Phase.STOPPED})
+    await elsewhere.write(store.save, current, ended, world.time())
+    assert (await here.page(world.caller, SessionQuery(ended=False)))[0] == []
+    await elsewhere.write(store.remove, ended)
+    assert (await here.page(world.caller, SessionQuery()))[0] == []
+
+
 async def test_who_asks_together_gets_each_their_own(world: Any, session: Session) -> None:
-    reading = Reading(world.gateway.db, sessions.shown)
+    reading = Reading(world.gateway.db)
     other = Principal(name="ben")
     asks = [
         (world.caller, session.id),
@@ -83,7 +105,7 @@ async def test_who_asks_together_gets_each_their_own(world: Any, session: Sessio
 
 
 async def test_a_reader_who_goes_away_disturbs_nobody(world: Any, session: Session) -> None:
-    reading = Reading(world.gateway.db, sessions.shown)
+    reading = Reading(world.gateway.db)
     gone = asyncio.create_task(reading.one(world.caller, "mine"))
     staying = asyncio.create_task(reading.one(world.caller, session.id))
     await asyncio.sleep(0)
@@ -94,11 +116,12 @@ async def test_a_reader_who_goes_away_disturbs_nobody(world: Any, session: Sessi
 async def test_pages_show_what_single_reads_show(world: Any, session: Session) -> None:
     request = SessionRequest(recipe="count", name="other")
     second = (await sessions.create(world.gateway, world.caller, request))[0]
-    reading = Reading(world.gateway.db, sessions.shown)
+    reading = Reading(world.gateway.db)
     page, following = await reading.page(world.caller, SessionQuery(limit=1))
-    assert ([one.body for one in page], following) == ([sessions.shown(second)], second.id)
+    assert ([SessionView.model_validate_json(one.body) for one in page], following) == ([view(second)], second.id)
+    assert page == [await reading.one(world.caller, "other")]
     page, following = await reading.page(world.caller, SessionQuery(labels={"a": "b"}))
-    assert ([one.body for one in page], following) == ([sessions.shown(session)], None)
+    assert ([SessionView.model_validate_json(one.body) for one in page], following) == ([view(session)], None)
 
 
 async def test_what_is_written_on_another_server_is_heard_here(

@@ -17,6 +17,7 @@ from gateway.model.session import Phase, Session
 from gateway.store import secrets as store
 from gateway.store.people import secrets as table
 from gateway.store.people import session_secrets
+from gateway.store.views import view
 
 Ask = Callable[..., Awaitable[Session]]
 VALUE = "hf_ThisMustNotBeSeen"
@@ -57,7 +58,7 @@ async def test_a_named_secret_reaches_the_job_as_a_file_and_stands_nowhere_else(
     await world.turn()
     assert (staged.read_text(), staged.stat().st_mode & 0o777) == (f'{{"HF_TOKEN": "{VALUE}"}}', 0o600)
     script = world.slurm.submitted()[0][0]
-    shown = [script.model_dump_json(), sessions.view(session).model_dump_json(), *await sealed_of(world)]
+    shown = [script.model_dump_json(), view(session).model_dump_json(), *await sealed_of(world)]
     assert VALUE not in "".join(shown)
     assert len(await sealed_of(world)) == 2
     world.slurm.start(job := world.slurm.submitted()[0][2].job_id)

@@ -110,11 +110,11 @@ def session_of(job_name: str) -> str:
 
 
 def parse(text: str) -> list[Accounted]:
-    """The last life of each job of Sluice's in an answer of sacct."""
+    """The last life of each job of a session in an answer of sacct."""
     lives: dict[int, Accounted] = {}
     for line in text.splitlines():
         job_id, name, state, submitted, end = line.split("|")
-        if name.startswith(JOB_NAME_PREFIX):
+        if _NAME.fullmatch(name):
             word = state.split(" ")[0]  # "CANCELLED by 2001"
             lives[int(job_id)] = Accounted(int(job_id), name, word, _moment(submitted) or 0.0, _moment(end))
     return list(lives.values())
@@ -139,7 +139,7 @@ def in_queue(cluster: Cluster, since: float) -> list[str]:
     """Jobs of Sluice's that were submitted since then, and that Slurm has not done with."""
     done = cluster.exec("ctl", ["env", "TZ=UTC", "squeue", "-h", "-o", "%V %j %i %T", "-t", "PD,R,CG,S,CF"])
     lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
-    ours = [(at, rest) for at, rest in lines if rest.startswith(JOB_NAME_PREFIX)]
+    ours = [(at, rest) for at, rest in lines if _NAME.match(rest)]
     return [rest for at, rest in ours if (_moment(at) or since) >= since - SECOND]
 
 

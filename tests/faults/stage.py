@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Literal
 import httpx
 
 from gateway.cluster import Cluster
+from tests.ports import free_port
 from tests.postgresql import Server as Postgresql
 from tests.postgresql import serving
 
@@ -227,12 +227,6 @@ def small_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 async def until_alive(server: Server, within: float = 180.0) -> None:

@@ -7,7 +7,7 @@ from tests.faults.fault import Fault
 from tests.faults.faults import ControllerFrozen, DatabaseLocked, ServerKilled, SshCut
 from tests.faults.harness import play
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(

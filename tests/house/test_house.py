@@ -115,6 +115,7 @@ FOR_NOBODY = {
     "users.person": "tells who calls",
     "users.set_group_roles": "of the user who signs in",
     "users.uid": "of the caller's own Unix user",
+    "views.<module>": "of sessions that the caller was told of",
 }
 OTHER_TABLES = {"leases"}
 

@@ -84,6 +84,10 @@ def part(started: list[str] | None = None) -> Part:
     async def away() -> None:
         raise SchedulerUnavailable("slurmctld does not answer", hint="wait", cluster="local")
 
+    @app.get("/things/large")
+    async def large(size: int, parts: int = 1) -> StreamingResponse:
+        return StreamingResponse(iter([b"x" * size] * parts))
+
     @app.get("/things/ticks")
     async def stream(request: Request, last: int = 0) -> StreamingResponse:
         return streams.events(request, ticks(last), heartbeat=0.05)
@@ -207,6 +211,13 @@ async def test_a_body_is_bounded_whatever_its_length_says(web: Running) -> None:
     client = web[0]
     assert problem(await client.post("/things", headers=AUTH, content=b" " * (2 << 20)))["status"] == 413
     assert problem(await client.post("/things", headers=AUTH, content=drip()))["status"] == 413
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}])
+@pytest.mark.parametrize(("size", "parts"), [(0, 1), (1, 3), (1 << 16, 40), (3_000_000, 2)])
+async def test_answers_arrive_whole(web: Running, headers: dict[str, str], size: int, parts: int) -> None:
+    asked = [web[0].get(f"/things/large?size={size}&parts={parts}", headers=AUTH | headers) for _ in range(5)]
+    assert [len(answer.content) for answer in await asyncio.gather(*asked)] == [size * parts] * 5
 
 
 async def test_answers_carry_security_headers(web: Running) -> None:

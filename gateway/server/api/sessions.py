@@ -1,26 +1,22 @@
 """`/api/v1/sessions`: start, list, look, stop, forget."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import StringConstraints
 
 from gateway.core import openings, sessions
 from gateway.core.reading import Reading
 from gateway.model.api import OpeningView, Page, ScriptView, SessionRequest, SessionView
-from gateway.model.session import Phase
 from gateway.server.api import examples, reads
-from gateway.store.sessions import SessionQuery
+from gateway.server.api.reads import Listing
+from gateway.store.views import view
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
 from gateway.web.openapi import example, problems
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
-PhaseWord = Literal["requested", "queued", "starting", "ready", "running", "stopping", "succeeded", "failed", "stopped"]
-MAX_PAGE = 500
-LABEL = r"^[A-Za-z0-9._/-]{1,63}=.{0,255}$"
 Key = Annotated[
     str | None,
     Header(
@@ -80,7 +76,7 @@ async def create(
     response.headers["Location"] = f"/api/v1/sessions/{session.id}"
     if not created:
         response.headers["Idempotency-Replayed"] = "true"
-    return sessions.view(session)
+    return view(session)
 
 
 @router.get(
@@ -95,38 +91,10 @@ async def create(
     },
 )
 async def list_sessions(
-    caller: Caller,
-    reading: Reads,
-    *,
-    phase: Annotated[PhaseWord | None, Query(description="Only in this phase.")] = None,
-    ended: Annotated[bool | None, Query(description="Only live ones (false) or ended ones (true).")] = None,
-    recipe: Annotated[str | None, Query(description="Only of this recipe.")] = None,
-    name: Annotated[str | None, Query(description="Only of this name.")] = None,
-    project: Annotated[str | None, Query(description="Only of this project.")] = None,
-    cluster: Annotated[str | None, Query(description="Only on this cluster.")] = None,
-    label: Annotated[
-        list[Annotated[str, StringConstraints(pattern=LABEL)]] | None,
-        Query(description="Only with this label, `name=value`; several must all be there.", examples=["experiment=42"]),
-    ] = None,
-    cursor: Annotated[
-        str | None, Query(description="`next` of the page before.", pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Sessions on one page.")] = 50,
-    if_none_match: IfNoneMatch = None,
+    caller: Caller, reading: Reads, asked: Annotated[Listing, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
     """Newest first. Ask again with `cursor` set to `next` until `next` is null."""
-    query = SessionQuery(
-        phase=Phase.READY if phase == "running" else Phase(phase) if phase else None,
-        ended=ended,
-        recipe=recipe,
-        name=name,
-        project=project,
-        cluster=cluster,
-        labels=dict(pair.split("=", 1) for pair in label or ()),
-        cursor=cursor,
-        limit=limit,
-    )
-    found, following = await reading.page(caller, query)
+    found, following = await reading.page(caller, asked.query())
     return reads.page(found, following, if_none_match)
 
 
@@ -175,7 +143,7 @@ async def script(
 )
 async def stop(gateway: Gw, caller: Caller, ref: str) -> SessionView:
     """In any phase, any number of times. The job is told to end, has its grace, and is then ended by Slurm."""
-    return sessions.view(await sessions.stop(gateway, caller, ref))
+    return view(await sessions.stop(gateway, caller, ref))
 
 
 @router.post(
