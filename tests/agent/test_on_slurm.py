@@ -392,6 +392,7 @@ def test_tasks_on_two_nodes(bench: Bench) -> None:
         assert (task["env"]["NASTY"], task["env"]["TOKEN"]) == (nasty, nasty)
         assert task["env"]["CUDA_VISIBLE_DEVICES"]
     assert sorted(path.name for path in job.folder.iterdir() if path.name not in ("work", "home")) == [
+        "claim-1",
         "job-1.log",
         "service-1.log",
     ]

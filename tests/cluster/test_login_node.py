@@ -88,7 +88,7 @@ def login(slurm_cluster: Cluster) -> Iterator[Login]:
     (place / "recipes/files.yaml").write_text(RECIPE)
     (place / "sluice.toml").write_text(SETTINGS)
     source = place / "source"
-    for name in ("gateway", "monitoring", "logs", "recipes", "sbatch_templates", "apptainer"):
+    for name in ("gateway", "monitoring", "logs", "recipes", "sbatch_templates", "apptainer", "policies"):
         shutil.copytree(HERE / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(HERE / name, source / name)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core import sessions
+from gateway.core.leases import Hold, moment
 from gateway.model.job import JobOptions, JobScript, JobState
 from gateway.model.orphan import OrphanKind
 from gateway.model.session import Phase, Session
@@ -176,8 +177,11 @@ async def test_a_clock_that_is_set_sends_nothing_twice(world: Any, ask: Ask, for
 async def test_a_server_that_was_stopped_before_it_sent_does_not_send(world: Any, ask: Ask) -> None:
     """SIGSTOP between the intent and the submit: minutes pass while the act waits for its turn."""
     session = await ask()
+    hold = world.hold = Hold(world.hold.grip, 3600, moment() - 3600)  # its lease has to be renewed before it acts
+    world.restarted()
     await world.loop.turn()  # the intent is recorded, the act about to begin
     world.time.pass_(300)
+    hold.renewed(moment())
     await world.loop.settle()
     assert world.slurm.calls["submit"] == 0
     current = await sessions.get(world.gateway, world.caller, session.id)
