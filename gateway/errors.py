@@ -16,6 +16,7 @@
     │   ├── UserNotFound
     │   ├── TokenNotFound
     │   ├── SecretNotFound
+    │   ├── VolumeNotFound
     │   └── ImageMissing         the recipe's image is not on the cluster yet
     ├── Conflict                 it is not in a state for that
     │   ├── NotReady             the session has no endpoint now
@@ -123,6 +124,10 @@ class TokenNotFound(NotFound):
 
 class SecretNotFound(NotFound):
     code = "secret_not_found"
+
+
+class VolumeNotFound(NotFound):
+    code = "volume_not_found"
 
 
 class ImageMissing(NotFound):

@@ -12,11 +12,11 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.errors import ClusterNotFound, SettingsInvalid
 
@@ -34,6 +34,28 @@ def _default_state_dir() -> Path:
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VolumeClass(Section):
+    """A kind of place for volumes. `root`: nothing outside of it is mounted as a volume of this class."""
+
+    root: str = Field(
+        description="Folder that the class's volumes lie below; a relative path starts at the user's home. "
+        "`{user}` is the Unix user, `{project}` the project.",
+        pattern=r"^[^\x00-\x1f]+$",
+    )
+    of: Literal["user", "project"] = Field("user", description="Whether its volumes are people's or projects'.")
+    writable: bool = Field(default=True, description="Whether sessions may write there at all.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if ".." in self.root.split("/"):
+            raise ValueError("root: a path without '..'")
+        if self.of == "project" and "{project}" not in self.root:
+            raise ValueError("root: without {project} all projects would share it")
+        if self.of == "user" and self.root.startswith("/") and "{user}" not in self.root:
+            raise ValueError("root: without {user} all people would share it; relative paths start at the home")
+        return self
 
 
 class ClusterSettings(Section):
@@ -82,6 +104,9 @@ class ClusterSettings(Section):
     qos: str | None = Field(None, description="QOS of the jobs; unset: the default.")
     comment_field: Literal["comment", "extra"] = Field(
         "comment", description="Job field in which the agent announces itself."
+    )
+    volumes: Mapping[str, VolumeClass] = Field(
+        {"home": VolumeClass(root="~")}, description="Classes of volumes, by name, such as home, project and scratch."
     )
 
     @property

@@ -1,14 +1,19 @@
 """The product as a user has it: a gateway process before a real cluster, and the command line."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.cluster import Cluster
 from gateway.sdk import Sluice
+
+STOPPED_WITHIN = 40
 
 
 @dataclass
@@ -40,3 +45,31 @@ class Product:
 
     def client(self) -> Sluice:
         return Sluice(self.url, self.environment["SLUICE_TOKEN"])
+
+
+@contextlib.contextmanager
+def serving(cluster: Cluster, folder: Path, port: int, more: str = "") -> Iterator[Product]:
+    """A gateway process with the recipes in `folder` and `more` settings, and its administrator before it."""
+    config = folder / "sluice.toml"
+    config.write_text(
+        f"state_dir = {json.dumps(str(folder / 'state'))}\n"
+        f"[recipes]\nfolders = [{json.dumps(str(folder / 'recipes'))}]\n"
+        f"[serve]\nall_port = {port}\n[reconcile]\npoll_seconds = 0.5\nsweep_seconds = 3\n"
+        f"{cluster.settings_toml()}\n{more}"
+    )
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "SLUICE_CONFIG": str(config), "SLUICE_URL": url}
+    log = folder / "gateway.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "gateway.cli.main", "serve", "all"]
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+    try:
+        token = folder / "state" / "token"
+        with Sluice(url, "none") as probe:
+            while not (token.exists() and probe.alive()):
+                assert process.poll() is None, log.read_text()
+        environment["SLUICE_TOKEN"] = token.read_text().strip()
+        yield Product(cluster, url, environment, log, process.pid)
+    finally:
+        process.terminate()
+        assert process.wait(STOPPED_WITHIN) == 0, log.read_text()[-3000:]

@@ -116,6 +116,7 @@ async def a_site(
     identity: Mapping[str, Any] | None = None,
     proxy: Mapping[str, Any] | None = None,
     policies: Sequence[Path] = (),
+    cluster: Mapping[str, Any] | None = None,
     **reconcile: float,
 ) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
@@ -124,21 +125,24 @@ async def a_site(
         path.mkdir()
     for name, text in RECIPES.items():
         (recipes / f"{name}.yaml").write_text(f'name: {name}\nversion: "1.0"\nimage: base\n{text}')
+    places = {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}
     values = {
         "state_dir": state,
-        "clusters": {"c": {"session_root": str(home / "sessions"), "image_dir": str(home / "images")}},
+        "clusters": {"c": {**places, **(cluster or {})}},
         "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
     settings = Settings.model_validate({**values, "identity": identity or {}, "proxy": proxy or {}})
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
-    cluster = Cluster(name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost)
+    connected = Cluster(
+        name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost
+    )
     database = Database(settings.database)
     database.open()
     gateway = Gateway(
         settings=settings,
         instance="5e551075",
         db=database,
-        clusters={"c": cluster},
+        clusters={"c": connected},
         catalogue=Catalogue([recipes]),
         agents=AgentChannel(AgentPath(lambda: pki.client().file)),
         vault=Keyring(state / "secrets.keys"),

@@ -40,9 +40,9 @@ class Town:
 
 
 @asynccontextmanager
-async def a_town(folder: Path) -> AsyncIterator[Town]:
+async def a_town(folder: Path, **values: Any) -> AsyncIterator[Town]:
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(folder))
+        site = await stack.enter_async_context(a_site(folder, **values))
         web = Web([part(site.gateway), *parts(site.gateway)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web))
         replica = Web(parts(site.gateway), open_callers(site.gateway))

@@ -50,7 +50,7 @@ def command(spec: Spec, places: Places, payload: Sequence[str]) -> List[str]:
     argv += _mount(places.work, WORK) + _mount(places.shared, RUN)
     argv += _mount(places.tmp, "/tmp") + _mount(places.var_tmp, "/var/tmp")  # noqa: S108
     for bind in box["binds"]:
-        argv += _mount(os.path.join(home(), bind["source"]), bind["target"], read_only=bind["read_only"])
+        argv += _mount(_source(bind), bind["target"], read_only=bind["read_only"])
     return [*argv, box["image"], *payload]
 
 
@@ -93,6 +93,20 @@ def passed(name: str) -> bool:
     if name in _NEVER_PASSED:
         return False
     return name in _PASSED or name.startswith(_PASSED_PREFIXES)
+
+
+def _source(bind: Mapping[str, Any]) -> str:
+    """What is mounted. Of a volume the place itself, so that no link in it leads out of its root."""
+    source = os.path.join(home(), bind["source"])
+    if bind.get("below") is None:
+        return source
+    root = os.path.realpath(os.path.join(home(), bind["below"]))
+    place = os.path.realpath(source)
+    if place != root and not place.startswith(root.rstrip("/") + "/"):
+        raise ValueError(f"the volume at {bind['target']} leads out of its root: {place} is not below {root}")
+    if not bind["read_only"]:
+        os.makedirs(place, mode=0o770, exist_ok=True)
+    return place
 
 
 def _mount(source: str, target: str, *, read_only: bool = False) -> List[str]:

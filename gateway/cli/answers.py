@@ -65,6 +65,19 @@ def references(pairs: Iterable[str]) -> dict[str, object]:
     return found
 
 
+def volumes(words: Iterable[str]) -> list[dict[str, object]]:
+    """Volumes from `--volume NAME[:TARGET][:ro]`."""
+    found: list[dict[str, object]] = []
+    for word in words:
+        name, *rest = word.split(":")
+        modes = [rest.pop()] if rest and rest[-1] in {"ro", "rw"} else []
+        if not name or len(rest) > 1 or (rest and not rest[0].startswith("/")):
+            raise click.BadParameter(f"{word!r} is not NAME, NAME:/PATH or NAME:/PATH:ro", param_hint="--volume")
+        use: dict[str, object] = {"name": name, "writable": modes != ["ro"]}
+        found.append({**use, "target": rest[0]} if rest else use)
+    return found
+
+
 def labels(pairs: Iterable[str]) -> dict[str, str]:
     """Labels by name, from `--label NAME=VALUE`."""
     found = {}

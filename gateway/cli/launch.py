@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     metavar="NAME=SECRET",
     help="Answer a parameter of type secret with the named secret SECRET (`sluice secret set`).",
 )
+@click.option(
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="NAME[:PATH][:ro]",
+    help="Mount the volume NAME (`sluice volume list`) at PATH; unset: /volumes/NAME.",
+)
 @answers.resource_options
 @click.option("--cluster", metavar="NAME", help="Cluster to run on.", shell_complete=complete.clusters)
 @click.option("--name", metavar="NAME", help="Name of the session; unset: made from the recipe's.")
@@ -47,6 +54,7 @@ def launch(
     recipe: str,
     parameters: tuple[str, ...],
     secrets: tuple[str, ...],
+    volumes: tuple[str, ...],
     cluster: str | None,
     name: str | None,
     project: str | None,
@@ -79,6 +87,7 @@ def launch(
         "project": project,
         "cluster": cluster,
         "labels": answers.labels(labels) or None,
+        "volumes": answers.volumes(volumes) or None,
     }
     with connect() as sluice:
         if dry_run:

@@ -32,6 +32,7 @@ SECTIONS = {
         "whoami": Entry("gateway.cli.whoami:whoami", "Who the gateway takes you for."),
         "token": Entry("gateway.cli.token:token", "Make, list and revoke tokens."),
         "secret": Entry("gateway.cli.secret:secret", "Named secrets of yours and of your projects."),
+        "volume": Entry("gateway.cli.volume:volume", "Named directories of yours and of your projects."),
         "project": Entry("gateway.cli.project:project", "Projects, their members and Slurm accounts."),
         "policy": Entry("gateway.cli.policy:policy", "Who may do what, and why."),
         "user": Entry("gateway.cli.user:user", "Users: let in, keep out, take on and see off."),

@@ -50,9 +50,9 @@ class Visit:
         size = self._frame.take(data)
         if size < len(data):
             self._front.keep(data[size:])
-        if not self._answered:
-            self._guest.data_received(data[:size])
-        elif self._frame.done:
+        answered = self._answered
+        self._guest.data_received(data[:size])  # after the answer, too: the next request begins behind this body
+        if answered and self._frame.done:
             self._front.done(0, keep=True)
 
     def answered(self) -> None:

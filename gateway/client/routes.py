@@ -208,6 +208,8 @@ class Routes:
         query = store.SessionQuery(ended=False, limit=500)
         found, _ = await self._gateway.db.read(store.find, caller, query)
         for session in found:
+            if not caller.calls(session):
+                continue
             service = session.plan.service
             names = {session.id, session.name, service.model if service else None}
             if service is not None and service.protocol == "openai" and names & {model, model.upper()}:

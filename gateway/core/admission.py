@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from gateway.core import images, placement, secrets
+from gateway.core import images, placement, secrets, volumes
 from gateway.core.context import Cluster, Gateway
+from gateway.core.keeping import now
 from gateway.core.placement import Placement
 from gateway.core.policies import require
 from gateway.errors import ClusterNotFound, Forbidden, Invalid, PolicyInvalid, ProjectNotFound, UserNotFound
@@ -74,7 +73,8 @@ async def plan_for(
     given = {name: value for name, value in request.parameters.items() if value is not None}
     # An answer that a lock does not allow is for the policy to refuse: it says who locked it, and to what.
     given = {**locked(gateway.policies.current.limits, recipe, here), **given}
-    named = await secrets.resolve(gateway, caller, where.project, wanted(recipe, given))
+    found = await secrets.resolve(gateway, caller, where.project, wanted(recipe, given))
+    named = found.values
     answers = fill(recipe, given, named)
     plan = make_plan(
         recipe,
@@ -86,9 +86,13 @@ async def plan_for(
     where.check(plan.resources)
     values = secret_values(recipe, answers, named)
     told = {"labels": {**plan.labels, **request.labels}, "secrets": named_sources(recipe, given, values)}
-    plan = plan.model_copy(update=told)
+    mounts = volumes.asked(plan.mounts, request.volumes)
+    mounted = await volumes.resolve(gateway, caller, cluster, where, mounts)
+    plan = plan.model_copy(update={**told, "mounts": mounted.mounts})
     subject = Subject(owner=caller.name, project=where.project, labels=where.labels, cluster=cluster.name, plan=plan)
     decision = gateway.policies.decide(caller, "create", subject, now(gateway), hour=hour, weekday=weekday)
+    decisions = decision, *found.decisions, *mounted.decisions
+    decision = next((one for one in decisions if not one.allowed), decision)
     return Wanted(cluster, where, recipe, plan, values, decision)
 
 
@@ -175,11 +179,6 @@ def health(gateway: Gateway) -> str:
         return "ok"
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"{problems[0].message}{more}; those of {since:%Y-%m-%d %H:%M:%S} UTC stay in force"
-
-
-def now(gateway: Gateway) -> datetime:
-    """Local time, as policies see it."""
-    return gateway.clock().astimezone(ZoneInfo(gateway.settings.policy.timezone))
 
 
 async def _as_whom(gateway: Gateway, caller: Principal, question: CheckRequest) -> Principal:

@@ -21,7 +21,7 @@ from gateway.data import folder
 from gateway.errors import PolicyDenied, PolicyInvalid
 from gateway.model import limit as limits_of
 from gateway.model.limit import Limit
-from gateway.model.policy import Action, Decision, Reason, Subject
+from gateway.model.policy import Action, Decision, Kept, Reason, Subject
 from gateway.model.principal import Principal
 
 log = structlog.get_logger(__name__)
@@ -44,6 +44,10 @@ _VERBS: Mapping[Action, str] = {
     "script": "read the script of this session",
     "call": "ask the model of this session",
     "open": "open the pages of this session",
+    "see": "see this",
+    "set": "set this",
+    "remove": "remove this",
+    "use": "use this",
 }
 
 
@@ -116,7 +120,7 @@ class Policies:
         self,
         caller: Principal,
         action: Action,
-        subject: Subject,
+        subject: Subject | Kept,
         when: datetime,
         *,
         hour: int | None = None,
@@ -126,22 +130,22 @@ class Policies:
 
         A policy that cannot be worked out forbids: what it would have forbidden is not known.
         """
-        chosen = self.current
+        chosen, about = self.current, _about(subject)
         asked = policy_question.request(caller, action, subject, when, hour=hour, weekday=weekday)
         result = cedarpy.is_authorized(asked, chosen.cedar, self._entities(caller, subject))
         said = result.diagnostics
         if said.errors:
             log.error("a policy cannot be worked out", action=action, errors=said.errors)
             broken = [chosen.named(name) for error in said.errors for name in _POLICY.findall(error)[:1]]
-            return Decision(allowed=False, action=action, by="fault", reasons=_reasons(broken, subject))
+            return Decision(allowed=False, action=action, about=about, by="fault", reasons=_reasons(broken, subject))
         if said.reasons:
             rules = [chosen.named(reason) for reason in said.reasons]
             by: Literal["permit", "forbid"] = "permit" if result.allowed else "forbid"
-            return Decision(allowed=result.allowed, action=action, by=by, reasons=_reasons(rules, subject))
-        permits = [rule for rule in chosen.rules.values() if rule.effect == "permit" and rule.concerns(action)]
-        return Decision(allowed=False, action=action, by="none", reasons=_reasons(permits, subject))
+            return Decision(allowed=result.allowed, action=action, about=about, by=by, reasons=_reasons(rules, subject))
+        permits = [rule for rule in chosen.rules.values() if rule.effect == "permit" and rule.concerns(action, about)]
+        return Decision(allowed=False, action=action, about=about, by="none", reasons=_reasons(permits, subject))
 
-    def _entities(self, caller: Principal, subject: Subject) -> cedarpy.Entities:
+    def _entities(self, caller: Principal, subject: Subject | Kept) -> cedarpy.Entities:
         """Who asks and for which project is kept in Cedar's form: it is half of what a decision would cost."""
         key = policy_question.lasting_key(caller, subject)
         kept = self._kept.get(key)
@@ -197,10 +201,12 @@ def require(decision: Decision) -> Decision:
     if decision.allowed:
         return decision
     names = ", ".join(reason.policy for reason in decision.reasons) or "none at all"
+    verb = _VERBS[decision.action]
+    what = verb if decision.about == "session" else f"{verb} {decision.about}"
     message = {
-        "forbid": f"you may not {_VERBS[decision.action]}: forbidden by the policy {names}",
-        "fault": f"you may not {_VERBS[decision.action]}: this policy cannot be worked out: {names}",
-    }.get(decision.by, f"you may not {_VERBS[decision.action]}: what would permit it is the policy {names}")
+        "forbid": f"you may not {what}: forbidden by the policy {names}",
+        "fault": f"you may not {what}: this policy cannot be worked out: {names}",
+    }.get(decision.by, f"you may not {what}: what would permit it is the policy {names}")
     said = "; ".join(map(_sentence, decision.reasons))
     raise PolicyDenied(
         message,
@@ -215,15 +221,21 @@ def _sentence(reason: Reason) -> str:
     return f"{reason.allows.rstrip('.')} (you ask for {reason.asked})" if reason.asked else reason.allows
 
 
-def _reasons(rules: Sequence[Rule], subject: Subject) -> tuple[Reason, ...]:
+def _about(subject: Subject | Kept) -> Literal["session", "secret", "volume"]:
+    if isinstance(subject, Subject):
+        return "session"
+    return "secret" if subject.kind == "Secret" else "volume"
+
+
+def _reasons(rules: Sequence[Rule], subject: Subject | Kept) -> tuple[Reason, ...]:
     return tuple(
         Reason(policy=rule.id, allows=rule.allows, asked=_asked(rule, subject), where=f"{rule.path.name}:{rule.line}")
         for rule in sorted(rules, key=lambda rule: rule.id)
     )
 
 
-def _asked(rule: Rule, subject: Subject) -> str:
-    if not rule.looks_at:
+def _asked(rule: Rule, subject: Subject | Kept) -> str:
+    if not rule.looks_at or isinstance(subject, Kept):
         return ""
     return limits_of.asked(rule.looks_at, policy_question.values(subject), subject.plan.parameters)
 

@@ -36,9 +36,11 @@ class Rule(NamedTuple):
     actions: frozenset[str]
     limit: str = ""
     looks_at: str = ""
+    about: str = ""
 
-    def concerns(self, action: str) -> bool:
-        return not self.actions or action in self.actions
+    def concerns(self, action: str, about: str = "session") -> bool:
+        """Whether it speaks of this action, with this kind of thing."""
+        return (not self.actions or action in self.actions) and self.about.lower() in {"", about}
 
 
 @dataclass
@@ -117,7 +119,7 @@ def _read_cedar(path: Path, text: str, schema: cedarpy.Schema) -> PolicyFile:
             notes = said["annotations"]
             line = text.count("\n", 0, statement.start) + 1
             given = notes["id"], said["effect"], notes["allows"], statement.text, path, line, _actions(said)
-            found.rules.append(Rule(*given))
+            found.rules.append(Rule(*given, about=str(said["resource"].get("entity_type", ""))))
     return found
 
 

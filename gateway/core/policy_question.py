@@ -1,13 +1,13 @@
 """A question as Cedar takes it: the caller, the session and the circumstances as entities and context. Pure."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from gateway.model.plan import PlannedMount
-from gateway.model.policy import Action, Subject, largest, text_of
+from gateway.model.policy import Action, Kept, Subject, largest, text_of
 from gateway.model.principal import Principal, Role
 
 Entity = dict[str, Any]
@@ -16,7 +16,7 @@ RESOURCES = ("nodes", "cpus", "memory", "time", "account", "qos")
 
 
 def request(
-    caller: Principal, action: Action, subject: Subject, when: datetime, *, hour: int | None, weekday: int | None
+    caller: Principal, action: Action, subject: Subject | Kept, when: datetime, *, hour: int | None, weekday: int | None
 ) -> dict[str, Any]:
     """Who, what, with which session, in which circumstances. `when` is local time."""
     given = {"token": caller.token, "token_session": caller.session, "token_project": caller.project}
@@ -30,7 +30,7 @@ def request(
     return {
         "principal": _uid("User", caller.name),
         "action": _uid("Action", action),
-        "resource": _uid("Session", subject.id),
+        "resource": _uid(subject.kind if isinstance(subject, Kept) else "Session", subject.id),
         "context": json.dumps(context),
     }
 
@@ -41,19 +41,22 @@ def asking_key(caller: Principal) -> Hashable:
     return who, caller.scopes, caller.origin, caller.token, caller.session, caller.project
 
 
-def lasting(caller: Principal, subject: Subject) -> str:
+def lasting(caller: Principal, subject: Subject | Kept) -> str:
     """The caller with groups and roles, and the project, as JSON: the same for many questions."""
-    return json.dumps([_user(caller), _project(subject)])
+    project = [_project(subject.project, subject.labels)] if subject.project is not None else []
+    return json.dumps([_user(caller), *project])
 
 
-def lasting_key(caller: Principal, subject: Subject) -> Hashable:
+def lasting_key(caller: Principal, subject: Subject | Kept) -> Hashable:
     """What `lasting` is made of."""
     who = caller.name, caller.kind, caller.admin, caller.operator, caller.groups, caller.project
     return who, tuple(caller.projects.items()), subject.project, tuple(subject.labels.items())
 
 
-def passing(subject: Subject) -> str:
-    """The session and its answers, as JSON."""
+def passing(subject: Subject | Kept) -> str:
+    """The session and its answers, or what is kept, as JSON."""
+    if isinstance(subject, Kept):
+        return json.dumps([_kept(subject)])
     return json.dumps([_session(subject), *_answers(subject)])
 
 
@@ -74,7 +77,9 @@ def values(subject: Subject) -> dict[str, Any]:
 
 
 def volume_class(mount: PlannedMount) -> str:
-    """`home` for what lies in the person's home directory by a relative path, `path` for any other place."""
+    """A volume's class; else `home` for a relative path below the person's home, `path` for any other place."""
+    if mount.volume_class is not None:
+        return mount.volume_class
     return "path" if mount.source.startswith("/") else "home"
 
 
@@ -97,13 +102,29 @@ def _user(caller: Principal) -> Entity:
     }
 
 
-def _project(subject: Subject) -> Entity:
-    teams = {f"{role.value}s": _ref("Team", f"{subject.project}/{role.value}") for role in _ROLES}
+def _project(name: str, labels: Mapping[str, str]) -> Entity:
+    teams = {f"{role.value}s": _ref("Team", f"{name}/{role.value}") for role in _ROLES}
     return {
-        "uid": _uid("Project", subject.project),
-        "attrs": {"name": subject.project, **teams},
+        "uid": _uid("Project", name),
+        "attrs": {"name": name, **teams},
         "parents": [],
-        "tags": dict(subject.labels),
+        "tags": dict(labels),
+    }
+
+
+def _kept(subject: Kept) -> Entity:
+    whose = {
+        "owner": None if subject.owner is None else _ref("User", subject.owner),
+        "project": None if subject.project is None else _ref("Project", subject.project),
+    }
+    place: dict[str, Any] = {}
+    if subject.kind == "Volume":
+        place = {"cluster": _ref("Cluster", subject.cluster), "class": subject.volume_class, "path": subject.path}
+    held = {name: value for name, value in whose.items() if value is not None}
+    return {
+        "uid": _uid(subject.kind, subject.id),
+        "attrs": {"id": subject.id, "name": subject.name, **held, **place},
+        "parents": [],
     }
 
 

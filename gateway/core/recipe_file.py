@@ -198,7 +198,10 @@ def _templates(recipe: Recipe) -> Iterator[tuple[Place, str]]:
     for name, text in recipe.env.items():
         yield ("env", name), text
     for index, mount in enumerate(recipe.mounts):
-        yield ("mounts", index, "source"), mount.source
+        if mount.source is not None:
+            yield ("mounts", index, "source"), mount.source
+        if mount.volume is not None:
+            yield ("mounts", index, "volume"), mount.volume
     if recipe.service is not None and recipe.service.model is not None:
         yield ("service", "model"), recipe.service.model
     yield from _request_templates(recipe.resources, ("resources",))

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import audit
+from gateway.core import audit, keeping
 from gateway.core.context import Gateway
 from gateway.core.ports import Vault
 from gateway.errors import Forbidden, SecretNotFound
-from gateway.model.principal import Principal, Role, Scope
+from gateway.model.policy import Decision
+from gateway.model.principal import Principal, Scope
 from gateway.model.secret import KeptSecret, SecretRequest, SecretView, about_session
 from gateway.store import projects
 from gateway.store import secrets as store
@@ -23,13 +24,27 @@ _AT_ONCE = 200
 
 async def list_secrets(gateway: Gateway, caller: Principal) -> list[SecretView]:
     """Those that the caller may use, without their values."""
-    return await gateway.db.read(store.find, caller)
+
+    def load(connection: Connection) -> list[SecretView]:
+        found = store.find(connection, caller)
+        return [
+            SecretView.model_validate(one, from_attributes=True)
+            for one in found
+            if keeping.decide(gateway, caller, "see", keeping.subject_of(connection, caller, one)).allowed
+        ]
+
+    return await gateway.db.read(load)
 
 
 async def get(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> SecretView:
-    """SecretNotFound."""
-    kept = await gateway.db.read(store.get, caller, name, project)
-    return SecretView.model_validate(kept, from_attributes=True)
+    """SecretNotFound, PolicyDenied."""
+
+    def load(connection: Connection) -> SecretView:
+        kept = store.get(connection, caller, name, project)
+        keeping.may(gateway, caller, "see", keeping.subject_of(connection, caller, kept))
+        return SecretView.model_validate(kept, from_attributes=True)
+
+    return await gateway.db.read(load)
 
 
 async def put(
@@ -54,9 +69,10 @@ async def put(
 
     def write(connection: Connection) -> SecretView:
         if project is not None:
-            _manager(caller, projects.get(connection, caller, project).name)
+            projects.get(connection, caller, project)
+        decision = keeping.may(gateway, caller, "set", keeping.subject_of(connection, caller, kept))
         view = store.put(connection, caller, kept.model_copy(update={"sealed": sealed}))
-        audit.record(connection, told, "secret.set", "secret", name, project=project)
+        audit.record(connection, told, "secret.set", "secret", name, project=project, policy=decision.policy)
         return view
 
     return await gateway.db.write(write)
@@ -69,25 +85,42 @@ async def remove(gateway: Gateway, caller: Principal, name: str, project: str | 
 
     def write(connection: Connection) -> None:
         if project is not None:
-            _manager(caller, projects.get(connection, caller, project).name)
-        store.remove(connection, store.get(connection, caller, name, project).id)
-        audit.record(connection, told, "secret.remove", "secret", name, project=project)
+            projects.get(connection, caller, project)
+        kept = store.get(connection, caller, name, project)
+        decision = keeping.may(gateway, caller, "remove", keeping.subject_of(connection, caller, kept))
+        store.remove(connection, kept.id)
+        audit.record(connection, told, "secret.remove", "secret", name, project=project, policy=decision.policy)
 
     await gateway.db.write(write)
 
 
-async def resolve(gateway: Gateway, caller: Principal, project: str, wanted: Mapping[str, bool]) -> dict[str, str]:
+@dataclass(frozen=True)
+class Resolved:
+    """Values by name, and what the policies say of the use of each."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    decisions: tuple[Decision, ...] = ()
+
+
+async def resolve(gateway: Gateway, caller: Principal, project: str, wanted: Mapping[str, bool]) -> Resolved:
     """The values of these names for a session in the project. SecretNotFound for one that is needed (True)."""
     if not wanted:
-        return {}
-    found = await gateway.db.read(store.usable, caller, project, list(wanted))
+        return Resolved()
+
+    def load(connection: Connection) -> tuple[dict[str, KeptSecret], tuple[Decision, ...]]:
+        found = store.usable(connection, caller, project, list(wanted))
+        subjects = [keeping.subject_of(connection, caller, one) for one in found.values()]
+        return found, tuple(keeping.decide(gateway, caller, "use", subject) for subject in subjects)
+
+    found, decisions = await gateway.db.read(load)
     missing = sorted(name for name, needed in wanted.items() if needed and name not in found)
     if missing:
         raise SecretNotFound(
             f"neither you nor project {project} has a secret {missing[0]!r}",
             hint=f"Set it: sluice secret set {missing[0]}.",
         )
-    return {name: gateway.vault.open_sealed(kept.sealed, kept.about) for name, kept in found.items()}
+    values = {name: gateway.vault.open_sealed(kept.sealed, kept.about) for name, kept in found.items()}
+    return Resolved(values, decisions)
 
 
 def seal_for(gateway: Gateway, session_id: str, values: Mapping[str, str]) -> str:
@@ -159,9 +192,3 @@ def _may_keep(caller: Principal, project: str | None) -> None:
         raise Forbidden("you are nobody who could keep secrets")
     if project is None and caller.project is not None:
         raise Forbidden("this token is held to a project: it keeps the project's secrets alone", hint="Add --project.")
-
-
-def _manager(caller: Principal, project: str) -> None:
-    """Those who may not know of a project never get here: for them there is none."""
-    if not caller.has_role(project, Role.MANAGER):
-        raise Forbidden(f"only managers of project {project} keep its secrets")

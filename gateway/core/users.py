@@ -20,7 +20,7 @@ from gateway.model.user import (
     UserState,
     UserView,
 )
-from gateway.store import projects, secrets, signins, tokens
+from gateway.store import projects, secrets, signins, tokens, volumes
 from gateway.store import users as store
 
 FRESH = 0.25
@@ -126,6 +126,7 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
         tokens.revoke_all(connection, view.id, gateway.clock())
         signins.end_of_user(connection, view.id)
         secrets.remove_all(connection, view.id)
+        volumes.remove_all(connection, view.id)
         for project in view.projects:
             projects.remove_member(connection, project, view.id)
         user = User.model_validate(view.model_dump())

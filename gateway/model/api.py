@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.model.inventory import Gpus, Node, Partition
 from gateway.model.session import Condition
+from gateway.model.volume import VolumeUse
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class SessionRequest(BaseModel):
         {}, description="Overrides of the recipe's resources.", examples=[{"time": "30m"}]
     )
     labels: Mapping[str, str] = Field({}, description="Labels of your own.")
+    volumes: tuple[VolumeUse, ...] = Field((), description="Volumes that it mounts.", max_length=32)
 
 
 class ScriptView(View):

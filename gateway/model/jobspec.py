@@ -53,11 +53,16 @@ class _Part(BaseModel):
 
 
 class Bind(_Part):
-    """A directory or file of the cluster (absolute, or relative to the user's home) shown in the container."""
+    """A directory or file of the cluster (absolute, or relative to the user's home) shown in the container.
+
+    With `below` it is a volume: it must lie below that place once all links are followed, and a directory that is not
+    there yet is made where the program may write.
+    """
 
     source: ClusterPath
     target: AbsolutePath
     read_only: bool = False
+    below: ClusterPath | None = None
 
 
 class Container(_Part):

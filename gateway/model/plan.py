@@ -23,11 +23,17 @@ class PinnedImage(_Part):
 
 
 class PlannedMount(_Part):
-    """A path of the cluster (absolute, or relative to the user's home) in the container."""
+    """A path of the cluster (absolute, or relative to the user's home) in the container.
+
+    Of a volume also its name and class, and the root that the path must lie `below`, whatever links there are.
+    """
 
     source: str
     target: AbsolutePath
     writable: bool = False
+    volume: str | None = None
+    volume_class: str | None = None
+    below: str | None = None
 
 
 class PlannedReplicas(_Part):

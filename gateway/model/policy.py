@@ -12,8 +12,10 @@ from gateway.model.plan import Plan
 from gateway.model.principal import Origin
 from gateway.model.session import Session
 
-Action = Literal["create", "stop", "delete", "read", "logs", "script", "call", "open"]
-ACTIONS: Sequence[Action] = get_args(Action)
+SessionAction = Literal["create", "stop", "delete", "read", "logs", "script", "call", "open"]
+KeptAction = Literal["see", "set", "remove", "use"]
+Action = Literal[SessionAction, KeptAction]
+ACTIONS: Sequence[SessionAction] = get_args(SessionAction)
 _LONGEST = 2**63 - 1
 _LARGEST = Decimal("922337203685477.5807")
 _PLACES = Decimal("0.0001")
@@ -30,6 +32,22 @@ class Subject(BaseModel):
     labels: Mapping[str, str] = {}
     cluster: str
     plan: Plan
+
+
+class Kept(BaseModel):
+    """What is to be done something with: a secret or a volume, of somebody (`owner`) or of a project."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["Secret", "Volume"]
+    id: str
+    name: str
+    owner: str | None = None
+    project: str | None = None
+    labels: Mapping[str, str] = {}
+    cluster: str = ""
+    volume_class: str = ""
+    path: str = ""
 
 
 def subject_of(session: Session, labels: Mapping[str, str]) -> Subject:
@@ -82,6 +100,7 @@ class Decision(View):
 
     allowed: bool
     action: Action
+    about: Literal["session", "secret", "volume"] = "session"
     by: Literal["permit", "forbid", "none", "fault"] = Field(
         description="`permit` and `forbid`: by these policies; `none`: these would permit it; `fault`: these fail."
     )
@@ -98,7 +117,7 @@ class CheckRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Action = Field("create", description="What would be done.")
+    action: SessionAction = Field("create", description="What would be done.")
     user: str | None = Field(None, description="As whom; unset: you. Operators ask about anybody.")
     origin: Origin | None = Field(None, description="As if it came from there.")
     hour: int | None = Field(None, ge=0, le=23, description="As if it were this hour.")

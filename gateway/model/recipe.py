@@ -22,6 +22,7 @@ from gateway.model.parameter import Parameter, ParameterName, json_schema_of
 from gateway.model.resources import GpuRequest, ResourceRequest
 from gateway.model.secret import SecretName
 from gateway.model.text import check_text, is_expression, parse_duration
+from gateway.model.volume import check_target
 
 Kind = Literal["service", "batch"]
 Affinity = Literal["none", "prefix", "session"]
@@ -43,23 +44,10 @@ RESERVED_PARAMETERS = frozenset(
 )
 """Words that mean something else in expressions."""
 MOST_REPLICAS = 64
-RESERVED_TARGETS = ("/session", "/run/sluice", "/inputs", "/proc", "/sys", "/dev")
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def check_target(value: str) -> str:
-    """An absolute path in the container that Sluice does not use itself."""
-    parts = value.split("/")
-    if not value.startswith("/") or ".." in parts or "\n" in value or not value.strip("/"):
-        raise ValueError(f"{value!r} is not an absolute path of a folder in the container")
-    if value.rstrip("/").startswith(tuple(f"{taken}/" for taken in RESERVED_TARGETS)) or (
-        value.rstrip("/") in RESERVED_TARGETS
-    ):
-        raise ValueError(f"{value!r} is used by Sluice or the system; choose another place")
-    return value
 
 
 def _output(value: str) -> str:
@@ -71,14 +59,28 @@ def _output(value: str) -> str:
 class Mount(_Part):
     """A folder or file of the cluster in the container."""
 
-    source: Template = Field(
+    source: Template | None = Field(
+        None,
         description=(
             "Path on the cluster, absolute or relative to the user's home; "
             "an expression that gives nothing leaves the mount out."
-        )
+        ),
+    )
+    volume: Template | None = Field(
+        None,
+        description=(
+            "Instead of `source`: name of a volume, the user's own (`sluice volume add`), else the project's; "
+            "an expression that gives nothing leaves the mount out."
+        ),
     )
     target: Annotated[Text, AfterValidator(check_target)] = Field(description="Path in the container.")
     writable: bool = Field(default=False, description="Whether the program may write there.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.source is None) == (self.volume is None):
+            raise ValueError("give exactly one of `source` and `volume`")
+        return self
 
 
 class SecretUse(_Part):

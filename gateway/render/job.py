@@ -111,7 +111,8 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
             sha256=plan.image.sha256,
             gpu=_gpu_vendor(plan.resources),
             binds=tuple(
-                Bind(source=mount.source, target=mount.target, read_only=not mount.writable) for mount in plan.mounts
+                Bind(source=mount.source, target=mount.target, read_only=not mount.writable, below=mount.below)
+                for mount in plan.mounts
             ),
             command=plan.command,
             script=plan.script,

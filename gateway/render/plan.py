@@ -1,5 +1,6 @@
 """Works a recipe and a user's answers out into a plan: every value checked, every expression gone."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from gateway.model.plan import (
     PlannedReplicas,
     PlannedService,
 )
-from gateway.model.recipe import Recipe, ReplicasRequest, ServiceRequest, digest
+from gateway.model.recipe import Mount, Recipe, ReplicasRequest, ServiceRequest, digest
 from gateway.model.resources import Gpus, Resources
 from gateway.model.text import check_text, is_expression, nearest
+from gateway.model.volume import PATTERN
 from gateway.render.expression import arguments, as_text, evaluate
 from gateway.render.secret import sources
 
@@ -146,7 +148,10 @@ class _Work:
     def mounts(self) -> list[PlannedMount]:
         mounts = []
         for place, mount in enumerate(self._recipe.mounts):
-            source = self._text(f"mounts[{place}].source", mount.source)
+            if mount.volume is not None:
+                mounts += self._volume(f"mounts[{place}].volume", mount.volume, mount)
+                continue
+            source = self._text(f"mounts[{place}].source", mount.source or "")
             if not source:
                 continue
             try:
@@ -155,6 +160,15 @@ class _Work:
                 raise ParameterInvalid(f"mounts[{place}].source: {error}") from None
             mounts.append(PlannedMount(source=path, target=mount.target, writable=mount.writable))
         return mounts
+
+    def _volume(self, field: str, template: str, mount: Mount) -> list[PlannedMount]:
+        """A volume by its name; where it lies is for the gateway to say."""
+        name = self._text(field, template)
+        if not name:
+            return []
+        if not re.fullmatch(PATTERN, name):
+            raise ParameterInvalid(f"{field}: {name!r} is no name of a volume")
+        return [PlannedMount(source=".", target=mount.target, writable=mount.writable, volume=name)]
 
     def service(self, service: ServiceRequest) -> PlannedService:
         model = None if service.model is None else self._text("service.model", service.model)

@@ -65,6 +65,7 @@ class SessionOptions(TypedDict, total=False):
     project: str | None
     cluster: str | None
     labels: Mapping[str, str] | None
+    volumes: Sequence[Mapping[str, Any]] | None
 
 
 def quoted(ref: str) -> str:
@@ -145,6 +146,12 @@ def secret(method: str, path: str, project: str | None, value: str | None = None
     """Set or remove a secret: saying it twice is saying it once."""
     body = {"value": value} if value is not None else None
     return Call(method=method, path=path, params=_given({"project": project}), body=body, repeatable=True)
+
+
+def kept(method: str, path: str, project: str | None, body: BaseModel | None = None) -> Call:
+    """Set or remove what has a name: saying it twice is saying it once."""
+    said = body.model_dump(mode="json", exclude_unset=True) if body is not None else None
+    return Call(method=method, path=path, params=_given({"project": project}), body=said, repeatable=True)
 
 
 def ask(path: str, body: BaseModel) -> Call:

@@ -18,6 +18,8 @@ ACTIONS: Mapping[str, tuple[str, str, str]] = {
     "openSession": ("session.open", "session", "ref"),
     "setSecret": ("secret.set", "secret", "name"),
     "removeSecret": ("secret.remove", "secret", "name"),
+    "setVolume": ("volume.set", "volume", "name"),
+    "removeVolume": ("volume.remove", "volume", "name"),
     "createToken": ("token.create", "token", ""),
     "revokeToken": ("token.revoke", "token", "ref"),
     "createUser": ("user.create", "user", ""),

@@ -26,6 +26,7 @@ from gateway.server.api import (
     sessions,
     tokens,
     users,
+    volumes,
 )
 from gateway.server.api.reads import Quick
 from gateway.web import context, docs, refusals, signin
@@ -35,7 +36,7 @@ from gateway.web.openapi import Api
 
 PREFIX = "/api/v1"
 OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/session"})
-_PEOPLE = tuple(f"{PREFIX}/{place}" for place in ("users", "projects", "tokens", "secrets"))
+_PEOPLE = tuple(f"{PREFIX}/{place}" for place in ("users", "projects", "tokens", "secrets", "volumes"))
 _TAGS = [
     {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
     {"name": "events", "description": "What happens to sessions, pushed as it happens; readers resume by id."},
@@ -43,6 +44,7 @@ _TAGS = [
     {"name": "images", "description": "The container images of the recipes, as they are on the clusters."},
     {"name": "clusters", "description": "Partitions, nodes and free GPUs, as last seen."},
     {"name": "identity", "description": "Who you are, tokens, projects and users."},
+    {"name": "volumes", "description": "Named directories of people and projects, which sessions mount."},
     {"name": "policies", "description": "Who may do what, and why."},
     {"name": "audit", "description": "Who did what, and what was refused: a chain of rows that can be verified."},
     {"name": "health", "description": "For supervisors and load balancers."},
@@ -59,7 +61,7 @@ Model servers answer under `/v1` as OpenAI's API does, and every service under `
 def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
-    people = me, auth, tokens, projects, users, secrets, policy, audit
+    people = me, auth, tokens, projects, users, secrets, volumes, policy, audit
     for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app

@@ -135,6 +135,23 @@ secrets = Table(
     UniqueConstraint("project", "name"),
 )
 
+#: Named directories on clusters: a user's own (`project` unset) or a project's (`user_id` unset).
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE")),
+    Column("project", ForeignKey("projects.name", ondelete="CASCADE")),
+    Column("cluster", String(63), nullable=False),
+    Column("volume_class", String(63), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(63), nullable=False),
+    UniqueConstraint("user_id", "name"),
+    UniqueConstraint("project", "name"),
+)
+
 #: The values that live sessions were given, sealed; gone when they end.
 session_secrets = Table(
     "session_secrets",

@@ -35,10 +35,10 @@ def visible_to(caller: Principal) -> Select[Any]:
     return query.where(or_(own, secrets.c.project.in_(sorted(mine))))
 
 
-def find(connection: Connection, caller: Principal) -> list[SecretView]:
+def find(connection: Connection, caller: Principal) -> list[KeptSecret]:
     """The caller's own first, then by project and name."""
     query = visible_to(caller).order_by(secrets.c.project.is_not(None), secrets.c.project, secrets.c.name)
-    return [SecretView.model_validate(row, from_attributes=True) for row in connection.execute(query)]
+    return [KeptSecret.model_validate(row, from_attributes=True) for row in connection.execute(query)]
 
 
 def get(connection: Connection, caller: Principal, name: str, project: str | None) -> KeptSecret:

@@ -47,6 +47,33 @@ def test_any_path_can_be_mounted(places: Places, name: str) -> None:
     assert {"type": "bind", "src": f"/{name}", "dst": f"/x{name}", "ro": ""} in mounts(argv)
 
 
+def test_a_volume_is_mounted_as_the_place_that_it_is_and_never_outside_of_its_root(
+    places: Places, tmp_path: Path
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "real").mkdir(parents=True)
+    outside.mkdir()
+    (root / "link").symlink_to("real")
+    (root / "out").symlink_to(outside)
+    (root / "up").symlink_to("..")
+    root_link = tmp_path / "root-link"
+    root_link.symlink_to(root)
+
+    def mounted(path: str, *, below: Path = root, read_only: bool = True) -> str:
+        bind = {"source": f"{below}/{path}", "target": "/v", "read_only": read_only, "below": str(below)}
+        return container.command(spec(binds=[bind]), places, ["run"])[-3]
+
+    assert f'"src={root}/real"' in mounted("link")
+    assert f'"src={root}/real"' in mounted("real", below=root_link)
+    for path in ("out", "up", "up/outside", "out/new"):
+        with pytest.raises(ValueError, match="out of its root"):
+            mounted(path)
+    mounted("new/deep", read_only=False)
+    assert (root / "new" / "deep").is_dir()
+    mounted("missing")
+    assert not (root / "missing").exists()
+
+
 def test_the_session_the_socket_and_room_for_temporary_files_are_there(places: Places) -> None:
     argv = container.command(spec(), places, ["run", "--help"])
     assert {mount["dst"]: mount["src"] for mount in mounts(argv)} == {

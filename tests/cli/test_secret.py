@@ -66,5 +66,5 @@ def test_the_key_is_rotated_beside_a_running_gateway(sluice: Any, alone: Any, ga
 
 
 def value_of(gateway: Live, name: str) -> str:
-    found = gateway.do(secrets.resolve(gateway.site.gateway, LOCAL_ADMIN, "default", {name: True}))
+    found = gateway.do(secrets.resolve(gateway.site.gateway, LOCAL_ADMIN, "default", {name: True})).values
     return found[name]

@@ -204,3 +204,14 @@ async def test_a_switch_that_nobody_asked_for_is_no_answer(plane: Any) -> None:
     await plane.serve(switch, "app", name="web")
     async with raw(plane, request(plane, "GET /s/web/")) as caller:
         assert (await caller.answer())[0] == 502
+
+
+async def test_a_body_that_comes_after_its_answer_is_no_part_of_the_next_request(plane: Any) -> None:
+    """What is not the data plane's is answered by another parser, which must hear of the whole body, too."""
+    body = b"GET /smuggled HTTP/1.1\r\nHost: gate\r\n\r\n"
+    async with raw(plane, request(plane, "POST /api/v1/x", f"Content-Length: {len(body)}", token=False)) as told:
+        assert (await told.answer())[0] in {401, 404}
+        told.writer.write(body)
+        for path in ("/api/v1/y", "/api/v1/z"):
+            told.writer.write(request(plane, f"GET {path}"))
+            assert (await told.answer())[0] == 404

@@ -215,7 +215,7 @@ def test_where_nothing_permits_it_the_permits_are_named() -> None:
 
 
 def test_a_policy_that_cannot_be_worked_out_forbids(tmp_path: Path) -> None:
-    text = '@id("sum")\n@allows("x")\nforbid (principal, action, resource)\n'
+    text = '@id("sum")\n@allows("x")\nforbid (principal, action, resource is Session)\n'
     chosen = site(tmp_path, f"{text}when {{ resource.nodes * 9223372036854775807 * 2 > 1 }};")
     decision = chosen.decide(ANN, "create", a_subject(), NOON)
     assert (decision.allowed, decision.by, decision.policy) == (False, "fault", "sum")

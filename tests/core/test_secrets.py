@@ -97,7 +97,7 @@ async def test_ones_own_secret_comes_before_the_projects(world: Any, ask: Ask) -
     assert await secrets.given(world.gateway, first.id) == {"HF_TOKEN": "the project's"}
     assert await secrets.given(world.gateway, second.id) == {"HF_TOKEN": "ann's"}
     held = world.caller.model_copy(update={"project": "default"})
-    assert await secrets.resolve(world.gateway, held, "default", {"hub": True}) == {"hub": "the project's"}
+    assert (await secrets.resolve(world.gateway, held, "default", {"hub": True})).values == {"hub": "the project's"}
 
 
 async def test_without_files_the_agent_is_given_them_on_demand_and_after_each_requeue(world: Any, ask: Ask) -> None:
@@ -209,6 +209,6 @@ async def test_a_rotation_that_is_broken_off_goes_on_where_it_was(world: Any, as
 
 async def readable(world: Any, session: Session) -> bool:
     names: Sequence[str] = [f"name-{number}" for number in range(3)]
-    found = await secrets.resolve(world.gateway, world.caller, "default", dict.fromkeys(names, True))
+    found = (await secrets.resolve(world.gateway, world.caller, "default", dict.fromkeys(names, True))).values
     given = await secrets.given(world.gateway, session.id)
     return found == {name: name.replace("name", "value") for name in names} and given == {"HUB_TOKEN": VALUE}

@@ -51,7 +51,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    {
     "source": "models/it's, big.gguf",
     "target": "/inputs/model/it's, big.gguf",
-    "read_only": true
+    "read_only": true,
+    "below": null
    }
   ],
   "command": [

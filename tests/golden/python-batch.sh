@@ -48,12 +48,14 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    {
     "source": "work/run.py",
     "target": "/inputs/script/run.py",
-    "read_only": true
+    "read_only": true,
+    "below": null
    },
    {
     "source": "/data",
     "target": "/inputs/inputs/0/data",
-    "read_only": true
+    "read_only": true,
+    "below": null
    }
   ],
   "command": [

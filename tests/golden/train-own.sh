@@ -49,7 +49,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    {
     "source": "/home/alice/train.py",
     "target": "/inputs/script/train.py",
-    "read_only": true
+    "read_only": true,
+    "below": null
    }
   ],
   "command": null,

@@ -51,7 +51,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    {
     "source": "models/tiny",
     "target": "/inputs/model/tiny",
-    "read_only": true
+    "read_only": true,
+    "below": null
    }
   ],
   "command": [

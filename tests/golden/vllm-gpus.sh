@@ -53,7 +53,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    {
     "source": "/data/llama",
     "target": "/inputs/model/llama",
-    "read_only": true
+    "read_only": true,
+    "below": null
    }
   ],
   "command": [

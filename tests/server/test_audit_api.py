@@ -44,6 +44,8 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
     "seeOff": ("POST", "/users/dee/offboarding", {}),
     "setSecret": ("PUT", "/secrets/hub?project=beta", {"value": "hunter2"}),
     "removeSecret": ("DELETE", "/secrets/hub?project=beta", None),
+    "setVolume": ("PUT", "/volumes/data", {"path": "corpus"}),
+    "removeVolume": ("DELETE", "/volumes/data", None),
     "createToken": ("POST", "/tokens", {"name": "ci"}),
     "revokeToken": ("DELETE", "/tokens/ci", None),
 }

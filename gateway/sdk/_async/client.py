@@ -24,6 +24,7 @@ from gateway.sdk._async.people import AsyncProjects, AsyncSecrets, AsyncTokens, 
 from gateway.sdk._async.policies import AsyncPolicies
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
 from gateway.sdk._async.transport import AsyncTransport
+from gateway.sdk._async.volumes import AsyncVolumes
 from gateway.sdk.wire import SessionOptions
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class AsyncSluice:
         self.projects = AsyncProjects(self._transport)
         self.users = AsyncUsers(self._transport)
         self.secrets = AsyncSecrets(self._transport)
+        self.volumes = AsyncVolumes(self._transport)
         self.policies = AsyncPolicies(self._transport)
         self.audit = AsyncAudit(self._transport)
 
@@ -114,7 +116,7 @@ class AsyncSessions:
         """Start a session; durable when this returns, and never started twice, however often it is tried.
 
         Options: `parameters`, `resources` (overrides: nodes, cpus, memory, time, partition, qos, gpus), `name`,
-        `version` (of the recipe), `project`, `cluster`, `labels`.
+        `version` (of the recipe), `project`, `cluster`, `labels`, `volumes`.
         RecipeNotFound, ParameterInvalid, ImageMissing, Conflict (the name is taken).
         """
         request = wire.session_request(recipe, options)

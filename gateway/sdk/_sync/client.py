@@ -25,6 +25,7 @@ from gateway.sdk._sync.people import Projects, Secrets, Tokens, Users
 from gateway.sdk._sync.policies import Policies
 from gateway.sdk._sync.session import Session, follow_events, openai_client
 from gateway.sdk._sync.transport import Transport
+from gateway.sdk._sync.volumes import Volumes
 from gateway.sdk.wire import SessionOptions
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Sluice:
         self.projects = Projects(self._transport)
         self.users = Users(self._transport)
         self.secrets = Secrets(self._transport)
+        self.volumes = Volumes(self._transport)
         self.policies = Policies(self._transport)
         self.audit = Audit(self._transport)
 
@@ -113,7 +115,7 @@ class Sessions:
         """Start a session; durable when this returns, and never started twice, however often it is tried.
 
         Options: `parameters`, `resources` (overrides: nodes, cpus, memory, time, partition, qos, gpus), `name`,
-        `version` (of the recipe), `project`, `cluster`, `labels`.
+        `version` (of the recipe), `project`, `cluster`, `labels`, `volumes`.
         RecipeNotFound, ParameterInvalid, ImageMissing, Conflict (the name is taken).
         """
         request = wire.session_request(recipe, options)
