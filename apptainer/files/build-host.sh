@@ -1,6 +1,6 @@
 #!/bin/sh
-# Lends the build host's way to Debian and PyPI to an image while it is built, and takes it back: pip configuration,
-# proxies, CA certificates, apt options. Nothing of it stays in the image.
+# Lends the build host's way to Debian, PyPI and npm to an image while it is built, and takes it back: configuration of
+# pip and npm, proxies, CA certificates, apt options. Nothing of it stays in the image.
 #
 # `%setup` (on the build host):   sh files/build-host.sh "$APPTAINER_ROOTFS"
 # `%post`  (in the image):        . /.sluice-build/enter   first, and   sluice_leave   last
@@ -14,7 +14,7 @@ chmod 700 "$into"
 
 quoted() { printf "%s" "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"; }
 {
-    env | sed -n 's/^\(PIP_[A-Z_]*\|[a-zA-Z]*_proxy\|[A-Z]*_PROXY\)=.*/\1/p' | while read -r name; do
+    env | sed -n 's/^\(PIP_[A-Z_]*\|[Nn][Pp][Mm]_[Cc][Oo][Nn][Ff][Ii][Gg]_[A-Za-z_]*\|[a-zA-Z]*_proxy\|[A-Z]*_PROXY\)=.*/\1/p' | while read -r name; do
         echo "export $name=$(quoted "$(printenv "$name")")"
     done
 } > "$into/variables"
@@ -22,7 +22,7 @@ quoted() { printf "%s" "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"; }
 certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 if [ -r "$certificates" ]; then
     cp -L "$certificates" "$into/ca.crt"
-    for name in PIP_CERT SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE; do
+    for name in PIP_CERT SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS; do
         echo "export $name=/.sluice-build/ca.crt"
     done >> "$into/variables"
 fi
@@ -36,6 +36,10 @@ fi
 for path in /etc/pip.conf $(echo "${SLUICE_BUILD_BINDS:-}" | tr , ' '); do echo "$path"; done | sort -u > "$into/paths"
 for path in "$HOME/.pip/pip.conf" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "${PIP_CONFIG_FILE:-}"; do
     [ ! -r "$path" ] || { cp -L "$path" "$into/pip.conf"; echo "export PIP_CONFIG_FILE=/.sluice-build/pip.conf"; }
+done >> "$into/variables"
+
+for path in /etc/npmrc "$HOME/.npmrc" "${NPM_CONFIG_USERCONFIG:-}"; do
+    [ ! -r "$path" ] || { cp -L "$path" "$into/npmrc"; echo "export NPM_CONFIG_USERCONFIG=/.sluice-build/npmrc"; }
 done >> "$into/variables"
 
 cat > "$into/enter" <<'ENTER'

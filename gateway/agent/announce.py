@@ -82,6 +82,7 @@ class Announcer:
                         self._say(f"announced: {text}")
                         self._taken.set()
                         break
+                    self._changed.clear()  # the newer text is on its way already
                     continue
                 if any(word in output for word in _TOO_LATE):
                     self._say(f"Slurm counts the job as ended already: {text!r} is not announced")

@@ -9,7 +9,8 @@ from typing import Awaitable, Callable, Sequence, Tuple
 
 from . import errors
 
-CONTROL = "sluice-control"
+#: What a connection is for, by its ALPN name; without one it is for the service.
+CONTROL, TERMINAL, FORWARD = "sluice-control", "sluice-terminal", "sluice-forward"
 
 Tool = Callable[[Sequence[str], float], Awaitable[Tuple[int, str]]]
 
@@ -52,6 +53,6 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(cadata=client_ca)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols([CONTROL])
+    context.set_alpn_protocols([CONTROL, TERMINAL, FORWARD])
     context.num_tickets = 0  # no resumption: every connection shows its certificate
     return context

@@ -7,9 +7,9 @@ import os
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from . import certificate, container, errors, image, limits
+from . import certificate, container, errors, image, inside, limits
 from .announce import Announcer, advertised, endpoint, word
 from .control import Answer, ControlChannel
 from .credentials import Credentials
@@ -19,11 +19,13 @@ from .places import Places, sweep
 from .probe import Prober
 from .processes import Payload, adopt_orphans, usage
 from .relay import Relay
+from .terminal import Terminal
+from .tunnel import Tunnel
 from .waiting import first
 
 if TYPE_CHECKING:
     from .dial import Target
-    from .edge import Edge
+    from .edge import Edge, Handler
     from .journal import Journal
     from .watchdog import Watchdog
 
@@ -31,6 +33,8 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGWINCH", "SIGALRM", "SIGURG")
 _LAST_WORDS_SECONDS = 20.0
 _RACE_SECONDS = 0.5
+#: A job that ends, or is ready, within so many seconds costs the controller no word about its terminal.
+_RUNNING_SECONDS = 2.0
 
 End = Tuple[str, int]  # the reason and the exit code
 
@@ -126,9 +130,24 @@ class Job:
             cert, key = await certificate.make(self._payload.tool, self._places.runtime, name)
             context = certificate.server_context(cert, key, self._spec["client_ca"])
             self._fingerprint = certificate.fingerprint(cert)
-            self._relay = Relay(context, self._control, self._say, limit=limits.connections())
+            handlers: Dict[str, Callable[[Edge], Handler]] = {
+                certificate.CONTROL: self._control,
+                certificate.TERMINAL: self._terminal,
+                certificate.FORWARD: self._tunnel,
+            }
+            self._relay = Relay(context, handlers, self._say, limit=limits.connections())
             await self._relay.listen()
         return self._relay
+
+    async def _open_relay_if_possible(self) -> Optional[Relay]:
+        """A batch program runs without a terminal, too."""
+        if not self._spec["client_ca"]:
+            return None
+        try:
+            return await self._open_relay()
+        except (errors.JobEnds, OSError) as error:
+            self._say(f"no terminals: {error}")
+            return None
 
     def _where(self, relay: Relay) -> str:
         """`tcp=host:port sha256=fingerprint`, as it is announced."""
@@ -137,7 +156,9 @@ class Job:
     # The two kinds.
 
     async def _run_batch(self) -> End:
+        relay = await self._open_relay_if_possible()
         launch = self._start({})
+        telling = self._tell_running(relay)
         try:
             self._phase = "running"
             if not await self._until_stop():
@@ -149,16 +170,34 @@ class Job:
                 await self._end_payload(launch)
             return self._stop_reason, self._stopped_code(errors.exit_code(self._payload.returncode or 0))
         finally:
+            telling.cancel()
             launch.forget()
+
+    def _tell_running(self, relay: Optional[Relay]) -> asyncio.TimerHandle:
+        """Announce soon where terminals are to be had."""
+
+        def tell() -> None:
+            try:
+                where = self._where(relay) if relay is not None else ""
+            except OSError as error:
+                self._say(f"no terminals: {error}")
+                return
+            if where:
+                self._announcer.announce(f"{self._word} running {where}")
+
+        return asyncio.get_running_loop().call_later(_RUNNING_SECONDS, tell)
 
     async def _run_service(self) -> End:
         relay = await self._open_relay()
         where = self._where(relay)
         by_port = self._spec["service"]["listen"] == "port"
         target: Target = limits.free_port("127.0.0.1") if by_port else self._places.socket
-        launch = self._start({"SLUICE_PORT": str(target)} if by_port else {"SLUICE_SOCKET": container.SOCKET})
+        own = {"SLUICE_PORT": str(target)} if by_port else {"SLUICE_SOCKET": container.SOCKET}
+        launch = self._start({**own, "SLUICE_PREFIX": self._spec["service"]["prefix"]})
+        telling = self._tell_running(relay)
         try:
             if await self._until_ready(target):
+                telling.cancel()
                 launch.forget()
                 relay.target = target
                 self._phase = "ready"
@@ -171,6 +210,7 @@ class Job:
                 await self._end_payload(launch)
             return self._stop_reason, self._stopped_code(0)
         finally:
+            telling.cancel()
             launch.forget()
 
     def _start(self, own: Mapping[str, str]) -> Launch:
@@ -319,6 +359,24 @@ class Job:
 
     def _control(self, edge: Edge) -> ControlChannel:
         return ControlChannel(edge, self._answer)
+
+    def _terminal(self, edge: Edge) -> Terminal:
+        return Terminal(edge, self._enter, self._payload, self._touch)
+
+    def _tunnel(self, edge: Edge) -> Tunnel:
+        return Tunnel(edge, self._touch)
+
+    def _touch(self) -> None:
+        if self._relay is not None:
+            self._relay.touch()
+
+    def _enter(self, argv: Sequence[str], environment: Mapping[str, str]) -> inside.Entry:
+        """How one more program is started beside the one that runs. ValueError if none does."""
+        launch = self._launch
+        if launch is None or not self._payload.running:
+            raise ValueError("no program runs in this job now")
+        own = None if launch.launched else inside.join(self._payload.pid, argv, environment)
+        return own or launch.one_more(argv, environment)
 
     def _answer(self, request: Dict[str, Any]) -> Answer:
         """One request of the gateway's on the control channel."""

@@ -9,9 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import container, limits
+from .inside import Entry
 
 if TYPE_CHECKING:
     from .places import Places
@@ -68,6 +69,11 @@ class Launch:
         shutil.copyfile(os.path.abspath(sys.argv[0]), self._program)
         argv = [*self._spec["launcher"], sys.executable, "-I", "-X", "utf8", self._program, "task", self._task_file]
         return argv, dict(os.environ)
+
+    def one_more(self, argv: Sequence[str], environment: Mapping[str, str]) -> Entry:
+        """How one more program is started in a container like those of this start, with this over its variables."""
+        spec = {**self._spec, "container": {**self._spec["container"], "command": list(argv), "script": None}}
+        return Entry(*task_command(spec, self._places, {**self._values, **environment}, self._own), joined=False)
 
     def forget(self) -> None:
         """Every task has started, or none will: the file with their environment goes."""

@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,6 +35,16 @@ def descendants(root: int) -> List[int]:
         below = children.get(todo.pop(), [])
         found += below
         todo += below
+    return found
+
+
+def children(parent: int) -> List[int]:
+    """The living processes right below this one."""
+    found = []
+    for name in os.listdir("/proc"):
+        seen = _parent_and_state(int(name)) if name.isdigit() else None
+        if seen is not None and seen[0] == parent and seen[1] not in "ZX":
+            found.append(int(name))
     return found
 
 
@@ -73,6 +83,7 @@ class Payload:
         self._ended: asyncio.Event = asyncio.Event()
         self._starting = 0
         self._spared: Set[int] = set(spared)
+        self._others: Dict[int, Tuple[subprocess.Popen[bytes], Callable[[int], None]]] = {}
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def start(
@@ -90,6 +101,32 @@ class Payload:
         )
         self._reap()
         return self._process.pid
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        files: Tuple[int, int, int],
+        exited: Callable[[int], None],
+        *,
+        new_session: bool = False,
+    ) -> int:
+        """Start one program more, with these descriptors as its input and outputs; its pid. OSError if it cannot be.
+
+        `exited` is told its return code, as subprocess gives it. It is ended with the rest.
+        """
+        stdin, stdout, stderr = files
+        process = subprocess.Popen(
+            list(argv),
+            env=dict(environment),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=new_session,
+        )
+        self._others[process.pid] = process, exited
+        self._reap()
+        return process.pid
 
     @property
     def pid(self) -> Optional[int]:
@@ -160,12 +197,16 @@ class Payload:
     def _reap(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             self._ended.set()
+        for process, exited in list(self._others.values()):
+            if process.poll() is not None:
+                del self._others[process.pid]
+                self._loop.call_soon(exited, process.returncode)
         while not self._starting:  # a helper's end is for whoever waits for it
             try:
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if seen is None or seen.si_pid == self.pid:
+            if seen is None or seen.si_pid == self.pid or seen.si_pid in self._others:
                 return
             os.waitpid(seen.si_pid, 0)
 

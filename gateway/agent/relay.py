@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Set
 
-from .certificate import CONTROL
 from .edge import Edge, Handler
 from .refusal import refusal
 from .splice import Splice
@@ -22,19 +21,22 @@ _TOLD_REFUSALS = 20
 
 
 class Relay:
-    """Accepts connections. Until `target` is set, and while draining, only control connections are served."""
+    """Accepts connections: those of an ALPN name of `handlers` for these, the others for the service.
+
+    Until `target` is set, and while draining, none is relayed to the service.
+    """
 
     def __init__(
         self,
         context: ssl.SSLContext,
-        control: Callable[[Edge], Handler],
+        handlers: Mapping[str, Callable[[Edge], Handler]],
         say: Callable[[str], None],
         *,
         limit: int = 4096,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._context = context
-        self._control = control
+        self._handlers = handlers
         self.say = say
         self._limit = limit
         self._server: Optional[asyncio.AbstractServer] = None
@@ -109,8 +111,8 @@ class Relay:
     def established(self, edge: Edge, alpn: Optional[str]) -> Optional[Handler]:
         self._shaking.pop(edge).cancel()
         self._edges.add(edge)
-        if alpn == CONTROL:
-            return self._control(edge)
+        if alpn is not None:
+            return self._handlers[alpn](edge)
         if self.target is None or self.draining or len(self.splices) >= self._limit:
             edge.write(refusal("draining" if self.draining else "busy"))
             return None
@@ -134,6 +136,10 @@ class Relay:
             self.splices.remove(splice)
             self._done_requests += splice.requests
         self.answered()
+
+    def touch(self) -> None:
+        """Somebody is busy here."""
+        self.last_byte = self.loop.time()
 
     def answered(self) -> None:
         """An answer is complete: wake who waits for it."""

@@ -10,7 +10,7 @@ from gateway.cli import answers, complete, output
 if TYPE_CHECKING:
     from gateway.model.policy import Decision
 
-ACTIONS = ("create", "stop", "delete", "read", "logs", "script", "call", "open")
+ACTIONS = ("create", "stop", "delete", "read", "logs", "script", "call", "open", "enter")
 ORIGINS = ("api", "cli", "browser", "socket", "kubernetes")
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.client import inside
 from gateway.client.cookies import Cookies
 from gateway.client.limits import Limits
 from gateway.client.loads import Loads
@@ -30,12 +31,17 @@ from gateway.web.app import Part, background
 OLD_ROUTES = 15.0
 
 
+def path_of(gateway: Gateway) -> AgentPath:
+    """The way to agents, with this gateway's certificate."""
+    pki = Pki(gateway.settings.state_dir)
+    return AgentPath(lambda: pki.client().file)
+
+
 def plane_of(gateway: Gateway) -> Plane:
     """The data plane of this gateway."""
     settings = gateway.settings
-    pki = Pki(settings.state_dir)
     cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
-    routes = Routes(gateway, AgentPath(lambda: pki.client().file))
+    routes = Routes(gateway, path_of(gateway))
     services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
     bell = Bell()
     limits = Limits(settings.proxy, bell.ring)
@@ -55,7 +61,7 @@ async def _wake(gateway: Gateway, session_id: str) -> bool:
 
 def parts(gateway: Gateway) -> list[Part]:
     """The data plane as parts of a frame."""
-    return [part(plane_of(gateway))]
+    return [part(plane_of(gateway)), inside.part(gateway, path_of(gateway))]
 
 
 def part(plane: Plane) -> Part:

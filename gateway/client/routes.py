@@ -18,6 +18,7 @@ from gateway.client.probing import Question
 from gateway.client.upstream import Path, Upstream
 from gateway.core.bell import Bell
 from gateway.core.context import Gateway
+from gateway.core.openings import own_prefix
 from gateway.core.policies import require
 from gateway.core.verdicts import Verdicts
 from gateway.core.witness import Witness
@@ -26,6 +27,7 @@ from gateway.model.plan import PlannedService
 from gateway.model.policy import Action, Subject, subject_of
 from gateway.model.principal import Principal
 from gateway.model.session import Session
+from gateway.render.job import below
 from gateway.store import events, projects
 from gateway.store import sessions as store
 from gateway.store.serving import Place, Serving, serving
@@ -46,7 +48,8 @@ class Route:
 
     `members` are the endpoints that answer for it, one a replica; who holds the route sees them come and go. With
     `wakes` there may be none, and then a request starts one; so many are `waiting` for that.
-    `subject` is the session as policies see it.
+    `subject` is the session as policies see it. `own_prefix` is what every path that its service is asked for begins
+    with, if it is one that must know where it is.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Route:
     members: tuple[Upstream, ...] = field(default=(), repr=False)
     wakes: bool = False
     waiting: int = 0
+    own_prefix: bytes = b""
 
     @property
     def strength(self) -> int:
@@ -260,8 +264,9 @@ class Routes:
             "model": service.model if service.protocol == "openai" else None,
             "ready_at": (session.ready_at or session.created_at).timestamp(),
             "service": service,
-            "members": tuple(self._member(place, service) for place in one.places),
+            "members": tuple(self._member(place, service, own_prefix(session)) for place in one.places),
             "wakes": one.wakes,
+            "own_prefix": own_prefix(session).encode(),
         }
         route = self._routes.get(session.id)
         if route is None:
@@ -272,10 +277,10 @@ class Routes:
             setattr(route, name, value)
         return route
 
-    def _member(self, place: Place, service: PlannedService) -> Upstream:
+    def _member(self, place: Place, service: PlannedService, prefix: str) -> Upstream:
         found = self._upstreams.get(place.endpoint)
         if found is None:
-            question = Question(service.probe)
+            question = Question(below(prefix, service.probe))
             found = self._upstreams[place.endpoint] = Upstream(place.endpoint, self._path, self.doubt, question)
         found.attempt, found.health.draining = place.attempt, place.draining
         return found

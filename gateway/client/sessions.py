@@ -153,10 +153,12 @@ def _pass_on(
     route: Route,
     data: bytes,
 ) -> None:
-    told = outgoing.headers(head, front.peer, prefix=place.prefix)
+    own = route.own_prefix
+    target, prefix = (_below(own, place.target), b"") if own else (place.target, place.prefix)
+    told = outgoing.headers(head, front.peer, prefix=prefix)
     if head.is_websocket:
         told += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-    text = head.lines(place.target, told)
+    text = head.lines(target, told)
     plan = Plan(
         routes=(route,),
         begin=lambda _: text,
@@ -170,3 +172,8 @@ def _pass_on(
     if not frame.done and not data:
         front.welcome(head)
     exchange.start(data)
+
+
+def _below(own: bytes, target: bytes) -> bytes:
+    """The target as a service that must know where it is expects it: in links that it made itself it stands so."""
+    return target if target.startswith(own + b"/") else own + target

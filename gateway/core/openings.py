@@ -13,6 +13,7 @@ from gateway.model.policy import Decision
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
 from gateway.model.token import digest
+from gateway.render import job
 from gateway.store import openings, sessions
 
 CODE = "sluice-code"
@@ -40,9 +41,15 @@ async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
         audit.record_session(connection, told, "session.open", session, policy=decision.policy)
 
     await gateway.db.write(write)
-    domain = gateway.settings.proxy.session_domain
-    place = f"//{session.name}.{domain}/" if domain else f"/s/{session.name}/"
+    domain, own = gateway.settings.proxy.session_domain, own_prefix(session)
+    place = f"//{session.name}.{domain}{own}/" if domain else f"{own or f'/s/{session.name}'}/"
     return OpeningView(url=f"{place}?{CODE}={code}", expires_at=until)
+
+
+def own_prefix(session: Session) -> str:
+    """What every path that its service is asked for begins with, for services that must know where they are."""
+    service = session.plan.service
+    return job.own_prefix(session.id) if service is not None and service.prefix == "keep" else ""
 
 
 async def take(gateway: Gateway, code: str) -> tuple[str, str]:

@@ -48,6 +48,7 @@ _VERBS: Mapping[Action, str] = {
     "set": "set this",
     "remove": "remove this",
     "use": "use this",
+    "enter": "go into the job of this session",
 }
 
 

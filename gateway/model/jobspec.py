@@ -123,11 +123,13 @@ class Service(_Part):
     """How the service listens and when it counts as ready.
 
     `socket`: on the Unix socket $SLUICE_SOCKET. `port`: on 127.0.0.1:$SLUICE_PORT, which other users of the
-    node can reach too, so only for services that know no sockets and check a key of their own.
+    node can reach too, so only for services that know no sockets and check a key of their own. `prefix`, if there is
+    one, is what every path that it is asked for begins with: its $SLUICE_PREFIX.
     """
 
     listen: Literal["socket", "port"] = "socket"
     probe: Probe
+    prefix: UrlPath | Literal[""] = ""
     start_timeout: Seconds = 1800
     probe_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
 

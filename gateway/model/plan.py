@@ -54,6 +54,7 @@ class PlannedService(_Part):
     listen: Literal["socket", "port"] = "socket"
     protocol: Literal["openai", "http"] = "http"
     model: str | None = None
+    prefix: Literal["strip", "keep"] = "strip"
     probe: Probe
     start_timeout: float = 1800
     affinity: Affinity = "none"

@@ -12,7 +12,7 @@ from gateway.model.plan import Plan
 from gateway.model.principal import Origin
 from gateway.model.session import Session
 
-SessionAction = Literal["create", "stop", "delete", "read", "logs", "script", "call", "open"]
+SessionAction = Literal["create", "stop", "delete", "read", "logs", "script", "call", "open", "enter"]
 KeptAction = Literal["see", "set", "remove", "use"]
 Action = Literal[SessionAction, KeptAction]
 ACTIONS: Sequence[SessionAction] = get_args(SessionAction)

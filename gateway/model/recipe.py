@@ -158,6 +158,13 @@ class ServiceRequest(_Part):
     model: Template | None = Field(
         None, description="Name of the served model, needed for `openai`; an expression as a rule."
     )
+    prefix: Literal["strip", "keep"] = Field(
+        "strip",
+        description=(
+            "`strip`: the service is asked for `/…` where a browser asks for `/s/<session>/…`. "
+            "`keep`: it is asked for `$SLUICE_PREFIX/…`, for services that must know where they are."
+        ),
+    )
     probe: ProbeRequest | None = Field(
         None, description="Readiness; unset: a completion for `openai`, GET /health for `http`."
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.model.announcement import Awaiting, Ended, Endpoint, parse
+from gateway.model.announcement import Awaiting, Ended, Endpoint, Running, parse
 from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob
 from gateway.model.plan import Plan
 
@@ -352,7 +352,8 @@ def _push_words(told: Awaiting) -> str:
 def awaits_news(session: Session, now: datetime) -> bool:
     """Whether its agent may be about to say something that changes no state of its job."""
     young = session.phase is Phase.READY and _recent(session.job.started_at, ASKS_WITHIN, now)
-    return session.phase is Phase.STARTING or (young and bool(session.plan.secrets))
+    silent = session.plan.kind == "batch" and not isinstance(parse(session.job.comment), Running)
+    return session.phase is Phase.STARTING or (young and (silent or bool(session.plan.secrets)))
 
 
 def may_send(session: Session, now: datetime, age: timedelta) -> bool:

@@ -13,7 +13,7 @@ from gateway.data import folder
 from gateway.errors import Invalid
 from gateway.model.announcement import mark
 from gateway.model.job import JobOptions, JobScript, job_name
-from gateway.model.jobspec import Bind, Container, JobSpec, Service, Stop
+from gateway.model.jobspec import Bind, Container, JobSpec, Probe, Service, Stop, TcpProbe
 from gateway.model.plan import Plan
 from gateway.model.resources import Resources
 from gateway.render.bundle import agent_bundle
@@ -98,8 +98,12 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
     """What the agent of the job is told."""
     service = None
     if plan.service is not None:
+        prefix = own_prefix(target.session_id) if plan.service.prefix == "keep" else ""
         service = Service(
-            listen=plan.service.listen, probe=plan.service.probe, start_timeout=plan.service.start_timeout
+            listen=plan.service.listen,
+            probe=below(prefix, plan.service.probe),
+            prefix=prefix,
+            start_timeout=plan.service.start_timeout,
         )
     return JobSpec(
         session=target.session_id,
@@ -136,6 +140,16 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
 def session_directory(target: JobTarget) -> str:
     """The session's folder on the cluster, relative to the user's home unless absolute."""
     return f"{target.session_root.removeprefix('~/').rstrip('/')}/{target.session_id}"
+
+
+def own_prefix(session_id: str) -> str:
+    """Where a service that keeps its prefix finds itself."""
+    return f"/s/{session_id}"
+
+
+def below(prefix: str, probe: Probe) -> Probe:
+    """The probe of a service whose paths all begin with this."""
+    return probe if isinstance(probe, TcpProbe) else probe.model_copy(update={"path": prefix + probe.path})
 
 
 def _word(name: str, text: str) -> str:

@@ -178,6 +178,7 @@ class _Work:
             listen=service.listen,
             protocol=service.protocol,
             model=model,
+            prefix=service.prefix,
             probe=_probe(service, model),
             start_timeout=service.start_timeout,
             affinity=service.affinity,

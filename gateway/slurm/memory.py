@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from gateway.model.announcement import parse
+from gateway.model.announcement import Awaiting, Running, parse
 from gateway.model.job import LEFT_QUEUE, JobState, SeenJob
 
 KEPT: Final = 20_000
@@ -112,8 +112,10 @@ def patience(job: SeenJob, now: datetime, *, awaited: bool = False) -> float:
         return float("inf")
     if job.state is not JobState.RUNNING:
         return 0.0 if awaited else _REASON_AFTER
-    stale = awaited and job.restarts > 0  # what it says may be the word of the run before
-    if parse(job.comment) is not None and not stale:
+    told = parse(job.comment)
+    more = isinstance(told, Running | Awaiting)  # there is another word to come
+    stale = job.restarts > 0  # what it says may be the word of the run before
+    if told is not None and not (awaited and (more or stale)):
         return _QUIET_AFTER
     ran = (now - job.start_time).total_seconds() if job.start_time else 0.0
     return min(_SILENT_AT_MOST, max(0.0 if awaited else _SILENT_AT_LEAST, ran * _SILENT_SHARE))

@@ -184,6 +184,11 @@ class RunningAgent:
 
     @property
     def comments(self) -> list[str]:
+        """Every announcement but the one of terminals, which slow programs cause."""
+        return [comment for comment in self.all_comments if " running " not in comment]
+
+    @property
+    def all_comments(self) -> list[str]:
         lines = self.comments_file.read_text().splitlines() if self.comments_file.exists() else []
         return [line.split("=", 1)[1] for line in lines]
 
@@ -203,7 +208,7 @@ class RunningAgent:
         def look() -> Endpoint | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"it ended with {self.process.returncode}:\n{self.log}\n{self.output}")
-            for comment in self.comments:
+            for comment in self.all_comments:
                 if comment.startswith(f"sluice/1 {word} "):
                     place = parse(comment.replace(f"sluice/1 {word} ", "sluice/1 ready "))
                     assert isinstance(place, Endpoint)

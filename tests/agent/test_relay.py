@@ -86,7 +86,7 @@ class Site:
     async def open(self, **options: Any) -> None:
         cert, key = await certificate.make(_tool, str(self.folder), "test")
         context = certificate.server_context(cert, key, self.authority.pem)
-        self.relay = Relay(context, self._control, self.said.append, **options)
+        self.relay = Relay(context, {certificate.CONTROL: self._control}, self.said.append, **options)
         await self.relay.listen()
 
     async def serve(self, service: Service) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.client.app import part, plane_of
+from gateway.client import inside
+from gateway.client.app import part, path_of, plane_of
 from gateway.client.plane import Plane as DataPlane
 from gateway.identity.opening import open_callers
 from gateway.model.announcement import Endpoint
@@ -57,7 +58,8 @@ async def plane(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         site = await stack.enter_async_context(a_site(tmp_path, proxy=proxy, policies=[policies]))
         await stack.enter_async_context(reconciling(site))
         data = plane_of(site.gateway)
-        web = Web([part(data)], open_callers(site.gateway))
+        parts = [part(data), inside.part(site.gateway, path_of(site.gateway))]
+        web = Web(parts, open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
         made = Plane(site, url, http, tmp_path, data, web, policies)

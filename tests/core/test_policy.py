@@ -76,7 +76,7 @@ def test_what_roles_allow(who: str, action: Action) -> None:
     ("changes", "allowed"),
     [
         ({"scopes": frozenset({Scope.READ})}, {"read", "logs", "script"}),
-        ({"scopes": frozenset({Scope.WRITE})}, {"create", "stop", "delete", "open"}),
+        ({"scopes": frozenset({Scope.WRITE})}, {"create", "stop", "delete", "open", "enter"}),
         ({"scopes": frozenset({Scope.INFERENCE})}, {"call"}),
         ({"session": "S1"}, set(ACTIONS)),
         ({"session": "S2"}, set()),
@@ -113,6 +113,7 @@ def test_cedar_says_what_the_principal_says(caller: Principal, owner: str, proje
         "delete": caller.changes(subject),
         "call": caller.calls(subject),
         "open": caller.enters(subject),
+        "enter": caller.enters(subject),
     }
     assert {action: decide(SHIPPED, caller, action, subject) for action in ACTIONS if action != "create"} == said
     asked = a_subject(owner=caller.name, project=project)

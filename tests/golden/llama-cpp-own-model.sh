@@ -84,6 +84,7 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    "model": "it's, big",
    "timeout": 120.0
   },
+  "prefix": "",
   "start_timeout": 600.0,
   "probe_interval": 0.5
  },

@@ -77,6 +77,7 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    "model": "tiny",
    "timeout": 120.0
   },
+  "prefix": "",
   "start_timeout": 600.0,
   "probe_interval": 0.5
  },

@@ -90,6 +90,7 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
    "model": "llama",
    "timeout": 120.0
   },
+  "prefix": "",
   "start_timeout": 1800.0,
   "probe_interval": 0.5
  },

@@ -11,7 +11,7 @@ from gateway import data
 from gateway.core import definitions
 from gateway.errors import ImageMissing, Invalid
 
-SHIPPED = ["base", "llama-cpp", "python", "pytorch", "vllm"]
+SHIPPED = ["base", "code-server", "jupyter", "llama-cpp", "python", "pytorch", "vllm"]
 
 
 def members(context: bytes) -> dict[str, bytes]:

@@ -32,7 +32,7 @@ def test_there_are_no_problems() -> None:
     catalogue = open_catalogue()
     assert list(catalogue.problems) == []
     names = [recipe.name for recipe in catalogue.list()]
-    assert names == ["llama-cpp", "python-batch", "shell-command", "train", "vllm"]
+    assert names == ["code-server", "jupyter", "llama-cpp", "python-batch", "shell-command", "train", "vllm"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -74,3 +74,9 @@ def test_what_a_requeued_job_said_in_its_run_before_keeps_nobody_from_asking() -
 def test_ended_jobs_are_not_asked_about_again() -> None:
     memory, told = known(3, JobState.COMPLETED)
     assert memory.choose(told, [0, 1], 1e9, NOW) == []
+
+
+def test_a_job_that_has_another_word_to_say_is_asked_about_while_it_is_awaited() -> None:
+    memory, told = known(2, JobState.RUNNING, READY.replace("ready", "running"), ran=20)
+    assert memory.choose(told, [1], 1.5, NOW) == [1]
+    assert memory.choose(told, [], 30.0, NOW) == []
