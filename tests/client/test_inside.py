@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,20 +158,29 @@ async def test_a_new_connection_finds_the_job_that_the_session_has_then(job: Job
     argv, environment = job.command("forward", "job")
     site = job.plane.site
     session = await site.get("job")
-    with greeter() as port, forwarding([*argv, f":{port}"], environment) as (places, errors):
+
+    def use(mapped: Callable[[], None]) -> bytes:
+        with greeter() as port, forwarding([*argv, f":{port}"], environment) as (places, _):
+            mapped()
+            with socket.create_connection(places[0], 30) as caller:
+                caller.settimeout(WITHIN)
+                return caller.recv(64)
+
+    silent, going = asyncio.Event(), asyncio.get_running_loop()
+
+    def fall_silent() -> None:
         site.slurm.announce(session.job.job_id, "sluice/1")
+        going.call_soon_threadsafe(silent.set)
 
-        async def silent() -> bool:
-            return bool((await site.get("job")).job.comment == "sluice/1")
+    using = asyncio.create_task(asyncio.to_thread(use, fall_silent))
+    await silent.wait()
 
-        await site.until(silent, "the agent says nothing")
-        caller = await asyncio.to_thread(socket.create_connection, places[0], 30)
-        caller.settimeout(WITHIN)
-        waiting = asyncio.create_task(asyncio.to_thread(caller.recv, 64))
-        site.slurm.announce(session.job.job_id, next(one for one in job.agent.all_comments if " running " in one))
-        assert await waiting == b"220 hello\n"
-        caller.close()
-        del errors
+    async def unknown() -> bool:
+        return bool((await site.get("job")).job.comment == "sluice/1")
+
+    await site.until(unknown, "the agent says nothing")
+    site.slurm.announce(session.job.job_id, next(one for one in job.agent.all_comments if " running " in one))
+    assert await using == b"220 hello\n"
 
 
 async def test_who_went_in_is_written_down(job: Job) -> None:

@@ -374,10 +374,14 @@ def test_an_agent_that_waits_for_secrets_is_given_them_once_and_a_restarted_one_
     assert other.act is Act.PUSH
 
 
-def test_news_is_awaited_of_a_batch_job_with_secrets_while_its_agent_may_wait_for_them() -> None:
+def test_news_is_awaited_of_a_batch_job_until_its_agent_has_said_where_it_is_and_may_not_wait_for_secrets() -> None:
     late = NOW + life.ASKS_WITHIN
-    begun = submitted("batch", Phase.READY)
-    begun = begun.model_copy(update={"job": begun.job.model_copy(update={"started_at": NOW})})
+    silent = submitted("batch", Phase.READY)
+    silent = silent.model_copy(update={"job": silent.job.model_copy(update={"started_at": NOW})})
+    assert life.awaits_news(silent, NOW)
+    assert not life.awaits_news(silent, late)
+    running = f"sluice/1 running tcp=10.0.0.1:4000 sha256={'0' * 64}"
+    begun = silent.model_copy(update={"job": silent.job.model_copy(update={"comment": running})})
     assert not life.awaits_news(begun, NOW)
     secret = begun.model_copy(update={"plan": begun.plan.model_copy(update={"secrets": {"TOKEN": "secret:hub"}})})
     assert life.awaits_news(secret, NOW)
