@@ -7,6 +7,7 @@
     │   ├── SettingsInvalid      sluice.toml or the environment is wrong
     │   ├── PolicyInvalid        a policy file is broken (file, line, column)
     │   ├── TooLarge             the request is longer than is taken here
+    │   │   └── HeadTooLarge     its headers are too many or too long
     │   └── SubmitRefused        Slurm refuses this job for good (partition, account, time)
     ├── NotFound                 there is no such thing, or you may not know of it
     │   ├── RecipeNotFound
@@ -39,6 +40,8 @@
     ├── TooMany                  you ask for more than you may have at once, or in a minute
     ├── SessionFailed            a session that was waited for ended otherwise; its own words are in the message
     ├── TimedOut                 it did not happen in the time given
+    │   └── TooSlow              the request did not come in time
+    ├── NotTrusted               the gateway's certificate is not one to be trusted: nothing was sent
     ├── AuditBroken              the audit log is not what was written: a row is missing or was changed
     ├── ImageBuildFailed         a build ran and failed; its last lines are in the message
     └── ClusterError             the local cluster cannot be built, started or ended
@@ -88,6 +91,10 @@ class PolicyInvalid(Invalid):
 
 class TooLarge(Invalid):
     code = "too_large"
+
+
+class HeadTooLarge(TooLarge):
+    code = "head_too_large"
 
 
 class SubmitRefused(Invalid):
@@ -222,6 +229,14 @@ class SessionFailed(SluiceError):
 class TimedOut(SluiceError):
     code = "timed_out"
     retryable = True
+
+
+class TooSlow(TimedOut):
+    code = "too_slow"
+
+
+class NotTrusted(SluiceError):
+    code = "not_trusted"
 
 
 class AuditBroken(SluiceError):

@@ -11,9 +11,10 @@ import pwd
 import shutil
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,7 +24,7 @@ from gateway.errors import ClusterNotFound, SettingsInvalid
 ENV_PREFIX = "SLUICE_"
 ENV_SEPARATOR = "__"
 _FOLDERS = {("recipes", "folders"), ("policy", "folders")}
-_NOT_SETTINGS = {"SLUICE_CONFIG", "SLUICE_URL", "SLUICE_TOKEN"}
+_NOT_SETTINGS = {"SLUICE_CONFIG", "SLUICE_URL", "SLUICE_TOKEN", "SLUICE_CA_FILE"}
 
 
 def _default_state_dir() -> Path:
@@ -142,11 +143,52 @@ class ServeSettings(Section):
     client_port: int = Field(8002, description="Port of the client service.")
     monitoring_port: int = Field(8003, description="Port of the monitoring service.")
     logs_port: int = Field(8004, description="Port of the logs service.")
+    tls_certificate_file: Path | None = Field(
+        None,
+        description="Certificate and the chain behind it (PEM): all ports then speak HTTPS. Read anew when changed.",
+    )
+    tls_key_file: Path | None = Field(None, description="Its private key (PEM, no pass phrase, nobody else's to read).")
+    hsts_seconds: int = Field(
+        31536000, ge=0, description="How long browsers shall come by HTTPS only, told them there; 0: not told."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses and networks of reverse proxies: what they say of who asks, and how, is believed."
+    )
+    forwarded_header: Literal["x-forwarded", "forwarded"] = Field(
+        "x-forwarded", description="How they say it: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239)."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may call the API and /v1 with a token, e.g. https://portal.hpc.edu."
+    )
     requests_per_minute: int = Field(
         0, ge=0, description="Requests a minute that one caller may send to the API, per server; 0: no limit."
     )
+    failed_sign_ins_per_minute: int = Field(
+        60,
+        ge=0,
+        description="Failures a minute to say who one is (tokens, links, cookies), from one address; 0: no limit.",
+    )
     log_format: Literal["json", "text"] = Field("json", description="How services write their logs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            try:
+                ip_network(word, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{word!r} is no address and no network, such as 10.0.0.5 or 10.0.0.0/24") from error
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            parts = urlsplit(word)
+            if parts.scheme not in {"http", "https"} or word != f"{parts.scheme}://{parts.netloc}" or "*" in word:
+                raise ValueError(f"{word!r} is no origin, such as https://portal.hpc.edu")
+        return value
 
 
 class RequestLimits(Section):

@@ -49,4 +49,4 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The logs service on a port of its own."""
-    return Web([part(gateway)], open_callers(gateway))
+    return Web([part(gateway)], open_callers(gateway), gateway.settings.serve)

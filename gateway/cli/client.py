@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.sdk import Sluice
+    from gateway.sdk.trust import Ca
     from gateway.settings import Settings
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- told apart, not listened on
@@ -43,7 +44,24 @@ def signed_in(url: str) -> str | None:
 def address(settings: "Settings") -> str:
     """Where the all-in-one gateway of these settings answers on this machine."""
     host = _ANY.get(settings.serve.host, settings.serve.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.serve.all_port}"
+    scheme = "https" if settings.serve.tls_certificate_file is not None else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.serve.all_port}"
+
+
+def trusted(settings: "Settings | None" = None) -> "Ca":
+    """What the gateway that is asked has to show: on its own machine the very certificate that its settings name."""
+    if settings is None:
+        if os.environ.get("SLUICE_URL"):
+            return None
+        from gateway.settings import load
+
+        settings = load()
+    file = settings.serve.tls_certificate_file
+    if file is None or os.environ.get("SLUICE_CA_FILE"):
+        return None
+    from gateway.sdk.trust import own
+
+    return own(file)
 
 
 def connect(*, timeout: float = 30.0, attempts: int = 3) -> "Sluice":
@@ -51,4 +69,4 @@ def connect(*, timeout: float = 30.0, attempts: int = 3) -> "Sluice":
     from gateway.sdk import Sluice
 
     url, token = where()
-    return Sluice(url, token, timeout=timeout, attempts=attempts)
+    return Sluice(url, token, timeout=timeout, attempts=attempts, ca=trusted())

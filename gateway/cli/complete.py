@@ -1,6 +1,7 @@
 """What the shell offers when Tab is pressed: asked of the gateway, quickly, and silent when that fails."""
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -58,10 +59,18 @@ def _items(path: str) -> list[Any]:
         url, token = where()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"{url}/api/v1{path}", headers=headers)  # noqa: S310 -- the gateway's address
-        with _OPENER.open(request, timeout=TIMEOUT) as answer:
+        with _opener(url).open(request, timeout=TIMEOUT) as answer:
             return list(json.load(answer)["items"])
     except (OSError, ValueError, KeyError, TypeError, SluiceError, urllib.error.URLError):
         return []
 
 
-_OPENER = urllib.request.build_opener()
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    if not url.startswith("https:"):
+        return urllib.request.build_opener()
+    from gateway.cli.client import trusted
+    from gateway.sdk.trust import verify
+
+    found = verify(trusted())
+    context = found if isinstance(found, ssl.SSLContext) else None
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))

@@ -11,10 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gateway
 from gateway.cli.errors import INVALID
 from gateway.errors import SettingsInvalid, Unavailable
+
+if TYPE_CHECKING:
+    from gateway.sdk.trust import Ca
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -51,7 +55,7 @@ def log_file(state_dir: Path) -> Path:
     return state_dir / "gateway.log"
 
 
-def start(state_dir: Path, url: str, settings: str, environ: Mapping[str, str]) -> Daemon:
+def start(state_dir: Path, url: str, settings: str, environ: Mapping[str, str], ca: "Ca" = None) -> Daemon:
     """Start `sluice serve all` on its own, and wait until it answers. Unavailable with the end of its log."""
     log = log_file(state_dir)
     with contextlib.suppress(FileNotFoundError):
@@ -73,7 +77,7 @@ def start(state_dir: Path, url: str, settings: str, environ: Mapping[str, str]) 
     daemon = Daemon(process.pid, born(process.pid) or 0, url, settings)
     _record(state_dir).write_text(json.dumps(asdict(daemon)))
     try:
-        _wait_until_ready(process, url, log)
+        _wait_until_ready(process, url, log, ca)
     except BaseException:
         stop(daemon)
         forget(state_dir)
@@ -121,11 +125,11 @@ def _ended(handle: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path, ca: "Ca") -> None:
     from gateway.sdk import Sluice
 
     deadline = time.monotonic() + READY_SECONDS
-    with Sluice(url, "none", attempts=1, timeout=2.0) as sluice:
+    with Sluice(url, "none", attempts=1, timeout=2.0, ca=ca) as sluice:
         while True:
             code = process.poll()
             if code is not None:

@@ -67,12 +67,13 @@ def end(place: "Place", steps: Steps) -> list[str]:
 
 def _stop_sessions(running: "Daemon", token: "Path", steps: Steps, *, everything: bool) -> None:
     """All of them where their cluster is about to end, else the demo's."""
+    from gateway.cli.client import trusted
     from gateway.cli.local import DEMO_SESSION
     from gateway.errors import SluiceError
     from gateway.sdk import Sluice
 
     try:
-        with Sluice(running.url, token.read_text().strip(), attempts=2) as sluice:
+        with Sluice(running.url, token.read_text().strip(), attempts=2, ca=trusted()) as sluice:
             live = list(sluice.sessions.list(ended=False))
             chosen = [session for session in live if everything or session.name == DEMO_SESSION]
             if chosen:

@@ -4,7 +4,7 @@
 1    failed: the session failed, a build failed, `doctor` found a problem, or something unforeseen
 2    what was asked cannot be: wrong usage, an unknown parameter, broken settings
 3    there is no such session, recipe, image or cluster
-4    not allowed, or the token is not accepted
+4    not allowed, or the token is not accepted, or the gateway's certificate is not trusted
 5    the gateway, Slurm or a node does not answer: try again
 6    it did not happen in the time given
 7    it is not in a state for that (still running, not ready, name taken)
@@ -37,6 +37,7 @@ EXIT_CODES: dict[type[SluiceError], int] = {
     errors.NotFound: NOT_FOUND,
     errors.Unauthenticated: DENIED,
     errors.Forbidden: DENIED,
+    errors.NotTrusted: DENIED,
     errors.Unavailable: UNAVAILABLE,
     errors.TimedOut: TIMED_OUT,
     errors.Conflict: CONFLICT,
@@ -48,7 +49,7 @@ MEANINGS: dict[int, str] = {
     FAILED: "Failed: the session failed, a build failed, `doctor` found a problem, or something unforeseen.",
     INVALID: "What was asked cannot be: wrong usage, an unknown parameter, broken settings.",
     NOT_FOUND: "There is no such session, recipe, image or cluster.",
-    DENIED: "Not allowed, or the token is not accepted.",
+    DENIED: "Not allowed, or the token is not accepted, or the gateway's certificate is not trusted.",
     UNAVAILABLE: "The gateway, Slurm or a node does not answer: try again.",
     TIMED_OUT: "It did not happen in the time given.",
     CONFLICT: "It is not in a state for that (still running, not ready, name taken).",

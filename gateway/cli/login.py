@@ -22,12 +22,12 @@ def login(*, client_id: str | None, client_secret_file: Path | None, as_json: bo
     The tokens are kept in ~/.config/sluice/credentials.json (only you may read it) and renewed as long as the
     provider lets them be. `sluice logout` forgets them.
     """
-    from gateway.cli.client import where
+    from gateway.cli.client import trusted, where
     from gateway.sdk.login import Login
 
     if (client_id is None) != (client_secret_file is None):
         raise click.UsageError("--client-id and --client-secret-file go together.")
-    signing_in = Login(where()[0])
+    signing_in = Login(where()[0], trusted())
     try:
         if client_id is not None and client_secret_file is not None:
             me = signing_in.as_service(client_id, client_secret_file.read_text().strip())

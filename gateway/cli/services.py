@@ -15,6 +15,7 @@ from gateway.web.app import Part, Web
 from gateway.web.log import configure
 from gateway.web.peers import listen_unix
 from gateway.web.serving import GRACE, listen, serve
+from gateway.web.tls import Certificate
 
 log = structlog.get_logger(__name__)
 
@@ -65,15 +66,16 @@ async def run(
     raise_file_limit()  # every caller is a file, and so is its connection to an agent
     address = host or settings.serve.host
     number = port if port is not None else int(getattr(settings.serve, f"{service}_port"))
+    tls = Certificate.of(settings.serve)
     listeners = [listen(address, number)]
     path = settings.identity.socket if service in {"all", "server"} else None
     if path is not None:
         listeners.append(listen_unix(path))
     async with assemble(settings) as gateway:
-        limit = settings.serve.requests_per_minute
-        web = Web(parts_of(service, gateway), open_callers(gateway), requests_per_minute=limit)
-        log.info("serving", service=service, host=address, port=listeners[0].getsockname()[1], socket=path)
-        await serve(web, *listeners, grace=grace)
+        web = Web(parts_of(service, gateway), open_callers(gateway), settings.serve)
+        where = {"host": address, "port": listeners[0].getsockname()[1], "tls": tls is not None, "socket": path}
+        log.info("serving", service=service, **where)
+        await serve(web, *listeners, grace=grace, tls=tls)
     if path is not None:
         path.unlink(missing_ok=True)
     log.info("stopped", service=service)

@@ -141,7 +141,7 @@ def _image(settings: "Settings", cluster: str, steps: Steps) -> None:
 def _gateway(settings: "Settings", digest: str, steps: Steps) -> "Daemon":
     """The gateway that runs with these settings; started now unless it does."""
     from gateway.cli import daemon
-    from gateway.cli.client import address
+    from gateway.cli.client import address, trusted
     from gateway.errors import Conflict
     from gateway.sdk import Sluice
 
@@ -153,7 +153,7 @@ def _gateway(settings: "Settings", digest: str, steps: Steps) -> "Daemon":
         if running is not None:
             tell("ending the one with other settings")
             daemon.stop(running)
-        with Sluice(url, "none", attempts=1, timeout=2.0) as sluice:
+        with Sluice(url, "none", attempts=1, timeout=2.0, ca=trusted(settings)) as sluice:
             if sluice.alive():
                 raise Conflict(
                     f"another gateway answers at {url}, that `sluice up` did not start",
@@ -163,15 +163,16 @@ def _gateway(settings: "Settings", digest: str, steps: Steps) -> "Daemon":
         if settings.source is not None:
             environ["SLUICE_CONFIG"] = str(settings.source.absolute())
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return daemon.start(state_dir, url, digest, environ)
+        return daemon.start(state_dir, url, digest, environ, trusted(settings))
 
 
 def _demo(daemon: "Daemon", settings: "Settings", steps: Steps) -> dict[str, Any]:
     """A ready demo session, and its answer to a question through /v1."""
+    from gateway.cli.client import trusted
     from gateway.cli.local import DEMO_SESSION
     from gateway.sdk import Sluice
 
-    with Sluice(daemon.url, (settings.state_dir / "token").read_text().strip()) as sluice:
+    with Sluice(daemon.url, (settings.state_dir / "token").read_text().strip(), ca=trusted(settings)) as sluice:
         with steps.step(f"Session {DEMO_SESSION}") as tell:
             session = _session(sluice).wait("ready", _SESSION_SECONDS, on_change=lambda now: tell(_described(now)))
         with steps.step("A question through /v1"):

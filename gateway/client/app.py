@@ -17,6 +17,7 @@ from gateway.client.openai import OpenAi
 from gateway.client.plane import Plane
 from gateway.client.routes import Routes
 from gateway.client.sessions import SessionProxy
+from gateway.client.vigil import Vigil
 from gateway.client.waking import Waking
 from gateway.core.bell import Bell
 from gateway.core.context import Gateway
@@ -76,6 +77,7 @@ def part(plane: Plane) -> Part:
             background("routes", routes.run),
             background("deadlines", plane.sweep),
             background("loads", plane.loads.run),
+            background("vigil", Vigil(plane).run),
         ):
             yield
 

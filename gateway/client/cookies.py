@@ -18,9 +18,8 @@ class Cookies:
     def make(self, head: RequestHead, session_id: str, owner: str, prefix: bytes, now: float) -> str:
         """A Set-Cookie for the session at this place; `now` in seconds since the epoch."""
         value = self._seal.close("session", session_id, owner, str(round(now) + self._seconds))
-        host = head.fields.get(b"host", b"").decode("latin-1")
-        proxied = head.fields.get(b"x-forwarded-proto", b"http") == b"https"
-        secure = "; Secure" if proxied or not host.startswith(_LOOPBACK) else ""  # plain HTTP is for one's own machine
+        local = head.seen.host.startswith(_LOOPBACK)
+        secure = "; Secure" if head.seen.scheme == "https" or not local else ""  # plain HTTP is for one's own machine
         path = prefix.decode() + "/"
         return f"{NAME}={value}; Path={path}; Max-Age={self._seconds}; HttpOnly; SameSite=Lax{secure}"
 
@@ -30,6 +29,6 @@ class Cookies:
         words = self._seal.open(value) if value is not None else None
         match words:
             case ["session", session_id, owner, until] if int(until) > now:
-                same_origin(head.fields, head.method.decode())
+                same_origin(dict(head.said), head.method.decode())
                 return Opened(session_id, owner)
         return None

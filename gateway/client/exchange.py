@@ -7,24 +7,24 @@ to it again.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.client.choice import Kin
 from gateway.client.connection import DRAINING, HIGH_WATER, REFUSAL, Connection
 from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
-from gateway.client.http1 import END, LONGEST_HEAD, SWITCHING, Headers, RequestHead, ResponseHead, status_line
+from gateway.client.http1 import END, SWITCHING, RequestHead, ResponseHead, status_line
 from gateway.client.limits import Ticket
+from gateway.client.plan import Plan
 from gateway.client.routes import Route
 from gateway.client.upstream import Upstream
 from gateway.client.usage import Tail
 from gateway.client.waking import Preface
-from gateway.client.websocket import GOING_AWAY, Frames
+from gateway.client.websocket import FORBIDDEN, GOING_AWAY, Frames
 from gateway.errors import EndpointUnavailable, SluiceError, TimedOut
 from gateway.network.agents import unavailable
+from gateway.web.limits import LONGEST_HEAD
 
 if TYPE_CHECKING:
     from gateway.client.front import Front
@@ -39,27 +39,6 @@ _OK = 200
 #: Answers that say that another replica may do better.
 _NOT_NOW = frozenset({502, 503, 504})
 _NEVER = float("inf")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What a front wants done with a request.
-
-    `routes`: the sessions that may answer it. `begin`: the bytes to send first to one of them. `repeatable`: it does no
-    harm if it reaches a service twice. `rewrite`: what becomes of an answer's headers. `extra`: header lines put into
-    every answer. `last_words`: put at the end of an event stream that breaks off. `counts`: whether the answer is
-    searched for the tokens it used. `kin`: which replica it belongs to. `stream`: the caller wants an event stream.
-    """
-
-    routes: Sequence[Route]
-    begin: Callable[[Route], bytes]
-    repeatable: bool
-    rewrite: Callable[[ResponseHead], Headers]
-    extra: bytes = b""
-    last_words: bytes = b""
-    counts: bool = False
-    kin: Kin | None = None
-    stream: bool = False
 
 
 class Exchange:
@@ -167,6 +146,25 @@ class Exchange:
     @property
     def tunnel(self) -> bool:
         return self._tunnel is not None
+
+    @property
+    def passes_on(self) -> bool:
+        return True
+
+    @property
+    def route(self) -> Route:
+        """Where the answer comes from."""
+        return self._route
+
+    def forbid(self) -> None:
+        """The caller may not have the answer any more."""
+        if self._tunnel is not None:
+            if self._tunnel.between:
+                self._front.write(FORBIDDEN)
+            self._done(keep=False)
+        else:
+            self._unclean = True
+            self._front.drop()
 
     def shutdown(self) -> None:
         """The gateway stops. A WebSocket would never end by itself; an answer may."""

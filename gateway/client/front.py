@@ -11,13 +11,23 @@ import structlog
 from starlette.responses import Response
 
 from gateway.client.connection import HIGH_WATER, LOW_WATER
+from gateway.client.exchange import Exchange
 from gateway.client.framing import Malformed
 from gateway.client.guest import Visit
-from gateway.client.http1 import END, LONGEST_HEAD, RequestHead, answer
-from gateway.errors import SluiceError
+from gateway.client.http1 import END, RequestHead, TooManyHeaders, answer
+from gateway.errors import HeadTooLarge, Invalid, SluiceError, TooSlow
 from gateway.network.agents import notice_dead_peers
 from gateway.web import errors
 from gateway.web.app import Server
+from gateway.web.door import SECURITY_HEADERS
+from gateway.web.limits import (
+    BODY_SECONDS,
+    HEAD_SECONDS,
+    IDLE_SECONDS,
+    LONGEST_HEAD,
+    STUCK_SECONDS,
+    body_deadline,
+)
 from gateway.web.peers import uid_of
 
 if TYPE_CHECKING:
@@ -26,16 +36,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HEAD_SECONDS = 10.0
-BODY_SECONDS = 60.0
-IDLE_SECONDS = 75.0
-STUCK_SECONDS = 300.0
 LINGER_SECONDS = 2.0
 #: Of the next requests that a caller may send before it has its answer; then it is not read any more.
 MOST_AHEAD = LONGEST_HEAD
 _NEVER = float("inf")
-_SERVER_FAULT = 500
+_BAD_REQUEST = 400
 _GONE = 499
+_SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Taker(Protocol):
@@ -52,6 +59,10 @@ class Taker(Protocol):
     @property
     def until(self) -> float:
         """By when the answer to a whole request must begin; infinity: any time."""
+
+    @property
+    def passes_on(self) -> bool:
+        """Nothing of the body is kept here."""
 
     def overdue(self) -> None:
         """It has not begun by then."""
@@ -77,6 +88,7 @@ class Front(asyncio.Protocol):
         "_ahead",
         "_answering",
         "_began",
+        "_body",
         "_paused",
         "_service",
         "_taker",
@@ -89,6 +101,7 @@ class Front(asyncio.Protocol):
         "head",
         "peer",
         "plane",
+        "scheme",
         "server",
         "uid",
     )
@@ -101,6 +114,8 @@ class Front(asyncio.Protocol):
         self._service: Service
         self._visit: Visit | None = None
         self._began = 0.0
+        self._body = (0.0, 0)  # when it began, and how much of it has come
+        self.scheme = "http"
         self._paused = self._answering = False
         self.choked = self.closing = False
         self.deadline = _NEVER
@@ -114,6 +129,8 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        if transport.get_extra_info("sslcontext") is not None:
+            self.scheme = "https"
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = str(peer[0]).encode()
@@ -133,11 +150,11 @@ class Front(asyncio.Protocol):
             self.keep(data)
         else:
             if not isinstance(taker, Linger):
-                self.deadline = self.plane.now() + BODY_SECONDS
+                self._came(taker, len(data))
             try:
                 taker.received(data)
             except Malformed as error:
-                self.malformed(str(error))
+                self.malformed(Invalid(str(error)))
             if taker is self._taker and (taker.read or taker.tunnel):
                 self.deadline = taker.until
 
@@ -184,7 +201,8 @@ class Front(asyncio.Protocol):
         self.deadline = _NEVER
         if self._paused and not self.choked:
             self.deadline = self.plane.now() + BODY_SECONDS  # it is we who do not read
-        elif self.choked or isinstance(self._taker, (Linger, Visit)):
+            self._body = (self._body[0] + BODY_SECONDS, self._body[1])
+        elif self.choked or isinstance(self._taker, Linger) or (isinstance(self._taker, Visit) and self._taker.begun):
             self._transport.abort()
         elif self._taker is not None and self._taker.read:
             if self._taker.until <= self.plane.now():
@@ -192,11 +210,22 @@ class Front(asyncio.Protocol):
             else:
                 self.deadline = self._taker.until
         elif self._taker is not None:
-            self.malformed("the body did not come in time", status=408, code="timed_out")
+            self.malformed(TooSlow("the body did not come in time"))
         elif self._ahead:
-            self.malformed("the request did not come in time", status=408, code="timed_out")
+            self.malformed(TooSlow("the request did not come in time"))
         else:
             self._transport.close()
+
+    @property
+    def going_on(self) -> "Exchange | None":
+        """The answer that a session gives now."""
+        return self._taker if isinstance(self._taker, Exchange) else None
+
+    def cut(self, error: SluiceError) -> None:
+        """The caller may not have the answer any more that a session gives: it ends, and must not look whole."""
+        if self.going_on is not None and self.head is not None:
+            log.info("answer ended", path=self.head.path.decode("latin-1"), code=error.code, why=error.message)
+            self.going_on.forbid()
 
     # What those who answer do
 
@@ -261,7 +290,7 @@ class Front(asyncio.Protocol):
         head = self.head
         where = {"instance": head.path.decode("latin-1"), "request_id": head.id.decode()} if head else {}
         if head is not None:
-            self.plane.refused(error, self.caller, head, self.peer)
+            self.plane.refused(error, self.caller, head)
         return self._service.render(error, where, head)
 
     def drop(self) -> None:
@@ -275,7 +304,8 @@ class Front(asyncio.Protocol):
             return
         whole = self._taker is None or self._taker.read
         keep = whole and head.keeps_alive and not self.closing
-        headers = [*response.raw_headers, *self._service.headers, (b"x-request-id", head.id)]
+        headers = [*response.raw_headers, *self.plane.own(self._service, head, response)]
+        headers.append((b"x-request-id", head.id))
         if not keep:
             headers.append((b"connection", b"close"))
         body = b"" if head.method == b"HEAD" else bytes(response.body)
@@ -283,7 +313,7 @@ class Front(asyncio.Protocol):
         self.write(answer(response.status_code, headers, body))
         self.done(response.status_code, keep=keep, session=session)
 
-    def malformed(self, why: str, *, status: int = 400, code: str = "invalid") -> None:
+    def malformed(self, error: SluiceError) -> None:
         """What came is no request: say so, if nothing else has been said, and close."""
         taker, self._taker = self._taker, None
         if taker is not None:
@@ -291,8 +321,10 @@ class Front(asyncio.Protocol):
         if self._answering:
             self._transport.abort()
             return
-        response = errors.respond(errors.problem(status, code, why))
-        self.write(answer(status, [*response.raw_headers, (b"connection", b"close")], bytes(response.body)))
+        status = _BAD_REQUEST if type(error) is Invalid else errors.status_of(type(error))
+        response = errors.respond(errors.problem(status, error.code, error.message))
+        lines = [*response.raw_headers, *_SECURITY, (b"connection", b"close")]
+        self.write(answer(status, lines, bytes(response.body)))
         self._account(status)
         self._end(whole=False)
 
@@ -306,6 +338,12 @@ class Front(asyncio.Protocol):
         self.plane.fronts.discard(self)
 
     # Within
+
+    def _came(self, taker: Taker, size: int) -> None:
+        """More of a body. How slowly one may come that is passed on as it comes is its service's business."""
+        now, (began, before) = self.plane.now(), self._body
+        self._body = began, before + size
+        self.deadline = now + BODY_SECONDS if taker.passes_on else body_deadline(now, began, before + size)
 
     def _wait_for_head(self) -> None:
         self.deadline = self.plane.now() + IDLE_SECONDS
@@ -321,19 +359,22 @@ class Front(asyncio.Protocol):
         if end < 0 or end > LONGEST_HEAD:
             self._ahead = ahead
             if len(ahead) > LONGEST_HEAD:
-                self.malformed("the request's head is too long", status=431)
+                self.malformed(HeadTooLarge(f"the request's head is longer than {LONGEST_HEAD >> 10} KiB"))
             elif ahead and self.deadline > self.plane.now() + HEAD_SECONDS:
                 self.deadline = self.plane.now() + HEAD_SECONDS
             return
         data, self._ahead = ahead[end + 4 :], b""
         try:
             self._begin(RequestHead(ahead[: end + 4]), ahead[: end + 4], data)
+        except TooManyHeaders as error:
+            self.malformed(HeadTooLarge(str(error)))
         except Malformed as error:
-            self.malformed(str(error))
+            self.malformed(Invalid(str(error)))
 
     def _begin(self, head: RequestHead, text: bytes, data: bytes) -> None:
         service = self.plane.service(head)
-        self.deadline = self.plane.now() + BODY_SECONDS
+        now = self.plane.now()
+        self.deadline, self._body = now + BODY_SECONDS, (now, len(data))
         if service is None:
             if self._visit is None:
                 self._visit = Visit(self, self._transport)
@@ -341,6 +382,9 @@ class Front(asyncio.Protocol):
             self._visit.begin(head, text, data)
         else:
             self.head, self._service, self._began = head, service, time.perf_counter()
+            head.seen = self.plane.door.proxies.seen(
+                self.peer.decode(), self.scheme, head.fields.get(b"host", b"").decode("latin-1"), head.headers
+            )
             self.plane.begin(self, service, head, data)
         if self._taker is not None and (self._taker.read or self._taker.tunnel):
             self.deadline = self._taker.until
@@ -366,7 +410,7 @@ class Front(asyncio.Protocol):
 class Linger:
     """Reads and forgets."""
 
-    read = tunnel = False
+    read = tunnel = passes_on = False
     until = _NEVER
 
     def overdue(self) -> None:

@@ -46,6 +46,16 @@ class Visit:
     def tunnel(self) -> bool:
         return False
 
+    @property
+    def passes_on(self) -> bool:
+        return False
+
+    @property
+    def begun(self) -> bool:
+        """Something of the answer is written."""
+        cycle = self._guest.cycle
+        return cycle is not None and cycle.response_started and not cycle.response_complete
+
     def received(self, data: bytes) -> None:
         size = self._frame.take(data)
         if size < len(data):

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 import httptools
 
 from gateway.client.framing import Chunked, Counted, Frame, Malformed, UntilClose
+from gateway.web.limits import MOST_HEADERS
+from gateway.web.seen import Seen
 
-LONGEST_HEAD = 1 << 16
-MOST_HEADERS = 256
 END = b"\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
@@ -31,6 +31,10 @@ _ONCE = (b"host", b"cookie", b"content-length", b"transfer-encoding", b"authoriz
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _NO_BODY = frozenset({204, 304})
 SWITCHING = 101
+
+
+class TooManyHeaders(Malformed):
+    """More than anybody needs."""
 
 
 class _Head:
@@ -68,9 +72,12 @@ class _Head:
 
 
 class RequestHead(_Head):
-    """A request's head. `target` as it was sent, `path` without its query. Malformed if it is none of HTTP/1.x."""
+    """A request's head. `target` as it was sent, `path` without its query. Malformed if it is none of HTTP/1.x.
 
-    __slots__ = ("fields", "id", "method", "path", "query", "target", "version")
+    `seen` is who asks, how and for which host; the front says it. TooManyHeaders.
+    """
+
+    __slots__ = ("fields", "id", "method", "path", "query", "seen", "target", "version")
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -87,6 +94,7 @@ class RequestHead(_Head):
         self.fields = dict(self.headers)
         self.path, _, self.query = self.target.partition(b"?")
         self.id = b""
+        self.seen = Seen("unknown", "http", self.fields.get(b"host", b"").decode("latin-1"))
         self._check()
 
     def on_url(self, url: bytes) -> None:
@@ -96,7 +104,7 @@ class RequestHead(_Head):
         if not self.whole or self.version not in {"1.1", "1.0"} or self.method == b"CONNECT":
             raise Malformed("this is no request of HTTP/1.1")
         if len(self.headers) > MOST_HEADERS:
-            raise Malformed("there are too many headers")
+            raise TooManyHeaders(f"there are more than {MOST_HEADERS} headers")
         if len(self.fields) != len(self.headers):
             names = [name for name, _ in self.headers]
             twice = next((name for name in _ONCE if names.count(name) > 1), None)
@@ -106,6 +114,14 @@ class RequestHead(_Head):
             raise Malformed("there is no Host")
         if self.coding is not None and (self.coding.lower() != b"chunked" or self.version == "1.0"):
             raise Malformed("only Transfer-Encoding: chunked is understood")
+
+    @property
+    def said(self) -> Headers:
+        """The headers as the caller sent them: a proxy may have given the request another host."""
+        host = self.seen.host.encode("latin-1")
+        if not self.seen.proxied or host == self.fields.get(b"host"):
+            return self.headers
+        return [(b"host", host), *(pair for pair in self.headers if pair[0] != b"host")]
 
     @property
     def coding(self) -> bytes | None:

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 class Whole:
     """Collects a body of at most `limit` bytes, and hands it on."""
 
-    tunnel = False
+    tunnel = passes_on = False
     until = float("inf")
 
     def __init__(self, front: "Front", frame: Frame, limit: int, then: Callable[[bytes], None]) -> None:
@@ -69,7 +69,7 @@ class Whole:
 class Later:
     """Keeps what the caller sends until `work` is done, and hands it to what that gives."""
 
-    tunnel = False
+    tunnel = passes_on = False
     until = float("inf")
 
     def __init__(

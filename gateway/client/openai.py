@@ -1,7 +1,7 @@
 """The OpenAI front: `/v1` over the caller's ready model servers. Only the paths named here reach a server."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -10,15 +10,16 @@ from starlette.responses import JSONResponse, Response
 from gateway.client import outgoing
 from gateway.client.affinity import kin
 from gateway.client.asked import Asked, as_model
-from gateway.client.exchange import Exchange, Plan
+from gateway.client.exchange import Exchange
 from gateway.client.framing import Counted
 from gateway.client.http1 import Headers, RequestHead, ResponseHead
 from gateway.client.later import Later, Whole
+from gateway.client.plan import Plan
 from gateway.client.routes import Route
 from gateway.errors import Forbidden, Invalid, NotFound, NotReady, SluiceError, TooLarge, TooMany, Unauthenticated
 from gateway.model.principal import Principal, Scope
-from gateway.web.app import SECURITY_HEADERS
 from gateway.web.caller import CHALLENGE
+from gateway.web.door import SECURITY_HEADERS
 from gateway.web.errors import status_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ _TYPES: Mapping[type[SluiceError], str] = {
 _STATUS: Mapping[type[SluiceError], int] = {TooLarge: 413, Invalid: 400}
 _SECURITY: Headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _SECURITY_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SECURITY)
-_SECURITY_NAMES = frozenset(name for name, _ in _SECURITY)
+#: What a model server may not say in our name.
+_OURS = frozenset(
+    {name for name, _ in _SECURITY}
+    | {b"strict-transport-security", b"access-control-allow-origin", b"access-control-allow-credentials"}
+)
 _NOT_FOR_SERVERS = frozenset({b"cookie", b"content-length", b"transfer-encoding"})
 
 
@@ -57,7 +62,7 @@ class OpenAi:
     """The service of `/v1`."""
 
     name = "openai"
-    headers: Sequence[tuple[bytes, bytes]] = tuple(_SECURITY)
+    shared = True
     scope = Scope.INFERENCE
     browser = False
 
@@ -95,6 +100,9 @@ class OpenAi:
 
     def opened(self, head: RequestHead) -> None:
         """Nobody is let in by a cookie of a session here."""
+
+    def allows(self, caller: Principal, route: Route) -> bool:
+        return caller.calls(route)
 
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
         path = head.path
@@ -152,7 +160,7 @@ class _Call:
 
     def _go(self, body: bytes, asked: Asked, routes: tuple[Route, ...]) -> None:
         head, front, plane = self._head, self._front, self._plane
-        told = outgoing.headers(head, front.peer, without=_NOT_FOR_SERVERS)
+        told = outgoing.headers(head, without=_NOT_FOR_SERVERS)
         target = CALLS[head.path] + (b"?" + head.query if head.query else b"")
 
         def begin(route: Route) -> bytes:
@@ -164,7 +172,7 @@ class _Call:
             begin=begin,
             repeatable=asked.repeatable,
             rewrite=_rewritten,
-            extra=_SECURITY_LINES,
+            extra=_SECURITY_LINES + b"".join([b"%b: %b\r\n" % pair for pair in plane.around(head, shared=True)]),
             last_words=_LAST_WORDS,
             counts=True,
             kin=kin(routes[0].service.affinity, head, self._caller.name, body),
@@ -208,7 +216,7 @@ class _Call:
 
 
 def _rewritten(head: ResponseHead) -> Headers:
-    return head.end_to_end(_SECURITY_NAMES)
+    return head.end_to_end(_OURS)
 
 
 _LAST_WORDS = (

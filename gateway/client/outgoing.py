@@ -11,6 +11,7 @@ _DROPPED = frozenset(
     {
         b"authorization",
         b"expect",
+        b"forwarded",
         b"host",
         b"x-request-id",
         b"x-forwarded-host",
@@ -21,23 +22,22 @@ _DROPPED = frozenset(
 )
 
 
-def headers(head: RequestHead, peer: bytes, *, prefix: bytes = b"", without: Collection[bytes] = ()) -> Headers:
+def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes] = ()) -> Headers:
     """The caller's headers without ours, with Host and `X-Forwarded-*`; `prefix` is what was cut off the path.
 
-    A reverse proxy before us said who asked, and how: that is kept.
+    Who asked, and how, is what the connection says, or a proxy that the site trusts: never what a caller says.
     """
-    given = head.fields
-    host = given.get(b"host", b"localhost")
-    before = given.get(_FORWARDED_FOR)
+    given, seen = head.fields, head.seen
     told = [
-        (b"host", host),
-        (_FORWARDED_FOR, b"%b, %b" % (before, peer) if before else peer),
-        (b"x-forwarded-host", given.get(b"x-forwarded-host", host)),
-        (b"x-forwarded-proto", given.get(b"x-forwarded-proto", b"http")),
+        (b"host", given.get(b"host", b"localhost")),
+        (_FORWARDED_FOR, seen.address.encode()),
+        (b"x-forwarded-host", seen.host.encode("latin-1") or b"localhost"),
+        (b"x-forwarded-proto", seen.scheme.encode()),
         (b"x-request-id", head.id),
     ]
     if prefix:
-        told.append((b"x-forwarded-prefix", given.get(b"x-forwarded-prefix", b"").rstrip(b"/") + prefix))
+        before = given.get(b"x-forwarded-prefix", b"").rstrip(b"/") if seen.proxied else b""
+        told.append((b"x-forwarded-prefix", before + prefix))
     kept = head.end_to_end(_DROPPED.union(without) if without else _DROPPED)
     if b"sluice" in given.get(b"cookie", b""):
         kept = [pair for pair in map(_without_ours, kept) if pair[1] or pair[0] != b"cookie"]

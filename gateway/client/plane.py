@@ -5,7 +5,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -24,7 +24,8 @@ from gateway.client.waking import Waking
 from gateway.errors import Forbidden, SluiceError, Unauthenticated
 from gateway.model.principal import Opened, Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
-from gateway.web.caller import authenticate
+from gateway.web.caller import authenticate, shows_something
+from gateway.web.door import SECURITY_HEADERS, Door
 from gateway.web.metrics import CONNECTIONS, TOKENS
 from gateway.web.refusals import Wanted
 
@@ -36,14 +37,16 @@ log = structlog.get_logger(__name__)
 SWEEP_SECONDS = 1.0
 _SERVER_FAULT = 500
 Answer = Callable[[bytes], None]
+SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+T = TypeVar("T")
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 
 class Service(Protocol):
-    """A part of the data plane: `/v1` or `/s`. `headers` stand in every answer of its own."""
+    """A part of the data plane: `/v1` or `/s`. `shared`: whether pages of allowed origins may read its answers."""
 
     name: str
-    headers: Sequence[tuple[bytes, bytes]]
+    shared: bool
     scope: Scope
     browser: bool
 
@@ -54,6 +57,9 @@ class Service(Protocol):
 
     def opened(self, head: RequestHead) -> Opened | None:
         """What this service itself let a browser in by, before. Forbidden."""
+
+    def allows(self, caller: Principal, route: Route) -> bool:
+        """Whether a session's answer may be this caller's, as things are now."""
 
     def begin(self, plane: "Plane", front: Front, caller: Principal, head: RequestHead, data: bytes) -> None:
         """Answer a caller's request, of whose body `data` has come. SluiceError."""
@@ -87,6 +93,7 @@ class Plane:
     ) -> None:
         self.routes, self.limits, self._waking, self.loads, self._told = routes, limits, waking, loads, told
         self.identity: Identity
+        self.door: Door
         self.fronts: set[Front] = set()
         self._services = services
         self._ids = (b"%b-%x" % (secrets.token_hex(6).encode(), number) for number in itertools.count(1))
@@ -98,7 +105,7 @@ class Plane:
     def entrance(self, web: Web) -> Callable[[Server], asyncio.Protocol]:
         """How connections are accepted for this process; its ASGI application answers what is not the data plane's."""
         self._loop = asyncio.get_running_loop()
-        self.identity = web.identity
+        self.identity, self.door = web.identity, web.door
         self._requests, self._first = web.metrics.requests, web.metrics.seconds
         registry = web.metrics.registry
         self._used = Counter(TOKENS.name, TOKENS.help, TOKENS.labels, registry=registry)
@@ -124,13 +131,13 @@ class Plane:
 
     # Requests
 
-    def refused(self, error: SluiceError, caller: Principal | None, head: RequestHead, peer: bytes) -> None:
+    def refused(self, error: SluiceError, caller: Principal | None, head: RequestHead) -> None:
         """Tell the audit log of a denial; what merely cannot be done here changes nothing."""
         service = self.service(head)
         if service is not None and isinstance(error, Forbidden | Unauthenticated):
             path = head.path.decode("latin-1").partition("?")[0]
             wanted = Wanted(f"{head.method.decode()} {service.route(head)}", "path", path)
-            self._told(caller, wanted, error, peer.decode(), head.id.decode())
+            self._told(caller, wanted, error, head.seen.address, head.id.decode())
 
     def service(self, head: RequestHead) -> Service | None:
         """Who answers; None if it is not the data plane."""
@@ -144,9 +151,13 @@ class Plane:
         given = head.fields.get(b"x-request-id")
         head.id = given if given is not None and REQUEST_ID.fullmatch(given.decode("latin-1")) else next(self._ids)
         front.caller = None
+        if head.method == b"OPTIONS" and service.shared and (answer := self.door.preflight(head.headers)) is not None:
+            front.respond(answer)
+            return
         try:
             if (redeeming := service.redeem(self, front, head)) is not None:
-                front.hand(Later(front, head.frame(), redeeming, data))
+                self.door.failures.check(head.seen.address)
+                front.hand(Later(front, head.frame(), self._counted(head, redeeming), data))
                 return
             opened = service.opened(head)
             front.caller = caller = self._recall(head) if opened is None else self.identity.recall_opened(opened)
@@ -154,7 +165,7 @@ class Plane:
                 caller.require(service.scope)
                 service.begin(self, front, caller, head, data)
             else:
-                front.hand(Later(front, head.frame(), self._ask(front, service, head, opened), data))
+                front.hand(Later(front, head.frame(), self._ask(front, service, head), data))
         except SluiceError as error:
             front.refuse(error)
 
@@ -163,18 +174,41 @@ class Plane:
         scheme, _, token = head.fields.get(b"authorization", b"").partition(b" ")
         return self.identity.recall(token.decode("latin-1")) if scheme == b"Bearer" else None
 
-    async def _ask(
-        self, front: Front, service: Service, head: RequestHead, opened: Opened | None
-    ) -> Callable[[bytes], None]:
+    async def _ask(self, front: Front, service: Service, head: RequestHead) -> Answer:
         """Find out who calls; then let the service answer."""
-        if opened is not None:
-            caller = await self.identity.by_opened(opened)
-        else:
-            method, browser = head.method.decode(), service.browser
-            caller = await authenticate(self.identity, head.headers, method=method, browser=browser, peer=front.uid)
-        front.caller = caller
+        failures, tried = self.door.failures, front.uid is None and shows_something(head.headers)
+        if tried:
+            failures.check(head.seen.address)
+        asking = self.who(front, service, head)
+        front.caller = caller = await (self._counted(head, asking) if tried else asking)
         caller.require(service.scope)
         return lambda data: service.begin(self, front, caller, head, data)
+
+    async def _counted(self, head: RequestHead, work: Coroutine[Any, Any, T]) -> T:
+        """Somebody says who they are; that it failed is noted."""
+        try:
+            return await work
+        except Unauthenticated:
+            self.door.failures.note(head.seen.address)
+            raise
+
+    async def who(self, front: Front, service: Service, head: RequestHead) -> Principal:
+        """Who calls, as things are now. Unauthenticated, Forbidden."""
+        opened = service.opened(head)
+        if opened is not None:
+            return await self.identity.by_opened(opened)
+        method = head.method.decode()
+        return await authenticate(self.identity, head.said, method=method, browser=service.browser, peer=front.uid)
+
+    def around(self, head: RequestHead, *, shared: bool) -> list[tuple[bytes, bytes]]:
+        """What the answer to a request says to browsers besides, for how and from which page it was asked."""
+        more = self.door.shared(head.fields.get(b"origin")) if shared else []
+        return self.door.strict(head.seen.scheme) + more
+
+    def own(self, service: Service, head: RequestHead, response: Response) -> list[tuple[bytes, bytes]]:
+        """What stands in every answer of our own, unless the answer says otherwise itself."""
+        said = [pair for pair in SECURITY if pair[0].decode() not in response.headers]
+        return said + self.around(head, shared=service.shared)
 
     def choose(self, routes: Sequence[Route], tried: Collection[Upstream], kin: Kin | None) -> Choice | None:
         """Which endpoint answers; None if there is none now."""

@@ -5,8 +5,9 @@ import json
 
 from gateway.client.connection import Connection
 from gateway.client.framing import Malformed
-from gateway.client.http1 import END, LONGEST_HEAD, ResponseHead
+from gateway.client.http1 import END, ResponseHead
 from gateway.model.jobspec import CompletionProbe, HttpProbe, Probe
+from gateway.web.limits import LONGEST_HEAD
 
 _OK = 200
 

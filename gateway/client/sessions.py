@@ -1,7 +1,7 @@
 """The session proxy: `/s/<session>/…` reaches the session's service, any method, any size, WebSockets, too."""
 
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -11,11 +11,12 @@ from starlette.responses import RedirectResponse, Response
 from gateway.client import outgoing
 from gateway.client.affinity import kin
 from gateway.client.cookies import Cookies
-from gateway.client.exchange import Exchange, Plan
+from gateway.client.exchange import Exchange
 from gateway.client.framing import Frame
 from gateway.client.http1 import RequestHead
 from gateway.client.later import Later
 from gateway.client.moving import moved
+from gateway.client.plan import Plan
 from gateway.client.routes import Route
 from gateway.core import openings
 from gateway.core.context import Gateway
@@ -48,7 +49,7 @@ class SessionProxy:
     """The service of `/s`; with a `domain` also of `<session>.<domain>`, where each session is an origin of its own."""
 
     name = "sessions"
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    shared = False
     scope = Scope.WRITE
     browser = True
 
@@ -123,6 +124,9 @@ class SessionProxy:
 
         front.hand(Later(front, frame, look(), data))
 
+    def allows(self, caller: Principal, route: Route) -> bool:
+        return caller.enters(route)
+
     def _place(self, head: RequestHead) -> Place | None:
         label = self._label(head) if self._domain is not None else None
         if label is not None:
@@ -155,7 +159,7 @@ def _pass_on(
 ) -> None:
     own = route.own_prefix
     target, prefix = (_below(own, place.target), b"") if own else (place.target, place.prefix)
-    told = outgoing.headers(head, front.peer, prefix=prefix)
+    told = outgoing.headers(head, prefix=prefix)
     if head.is_websocket:
         told += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
     text = head.lines(target, told)

@@ -3,6 +3,8 @@
 _LENGTH_16, _LENGTH_64 = 126, 127
 #: A close frame: going away.
 GOING_AWAY = b"\x88\x02\x03\xe9"
+#: A close frame: policy violation.
+FORBIDDEN = b"\x88\x02\x03\xf0"
 
 
 class Frames:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.errors import NotFound, TimedOut, Unauthenticated, Unavailable
 from gateway.model.auth import AuthView
 from gateway.model.user import MeView
-from gateway.sdk import credentials, defaults, wire
+from gateway.sdk import credentials, defaults, trust, wire
 from gateway.sdk.credentials import Stored
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,9 +45,10 @@ class Code(BaseModel):
 class Login:
     """One sign-in at one gateway."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca: trust.Ca = None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(timeout=credentials.TIMEOUT, trust_env=not defaults.is_local(url))
+        local = defaults.is_local(url)
+        self._http = httpx.Client(timeout=credentials.TIMEOUT, verify=trust.verify(ca), trust_env=not local)
         self.auth = self._gateway(AuthView, "GET", "/auth")
         if self.auth.issuer is None:
             raise NotFound(

@@ -15,6 +15,7 @@ from tenacity.wait import wait_base, wait_exponential, wait_random
 from gateway import errors
 from gateway.errors import SluiceError
 from gateway.model.api import SessionRequest
+from gateway.sdk import trust
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -192,6 +193,8 @@ def not_ours(source: str, why: str) -> SluiceError:
 
 def unreachable(base: str, error: httpx.TransportError) -> SluiceError:
     """The connection failed before there was an answer."""
+    if (distrust := trust.refused(base, error)) is not None:
+        return distrust
     why = str(error) or type(error).__name__
     return errors.Unavailable(
         f"the gateway at {base} does not answer: {why}",

@@ -111,6 +111,7 @@ def part(gateway: Gateway) -> Part:
         prefixes=(PREFIX,),
         app=Quick(app, app.state.reading, PREFIX),
         open=OPEN,
+        guarded=frozenset({f"{PREFIX}/auth/session"}),
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,
         check=check,
@@ -121,4 +122,4 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The server on a port of its own."""
-    return Web([part(gateway), signin.part(gateway)], open_callers(gateway))
+    return Web([part(gateway), signin.part(gateway)], open_callers(gateway), gateway.settings.serve)

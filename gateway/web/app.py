@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from typing import Any, cast
@@ -25,27 +26,34 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 from ulid import ULID
 from uvicorn.server import ServerState
 
-from gateway.errors import NotFound, SluiceError, TooMany, Unauthenticated
+from gateway.errors import NotFound, SluiceError, TooLarge, TooMany, Unauthenticated
 from gateway.model.api import HealthView
+from gateway.model.principal import Principal
 from gateway.model.principal import Scope as TokenScope
+from gateway.settings import ServeSettings
 from gateway.web import errors
-from gateway.web.caller import BROWSER_CHALLENGE, CHALLENGE, SAFE, Identity, authenticate
+from gateway.web.caller import (
+    BROWSER_CHALLENGE,
+    CHALLENGE,
+    SAFE,
+    Identity,
+    authenticate,
+    csrf_of,
+    recalled,
+    shows_something,
+    signed_in_by,
+    still,
+)
+from gateway.web.door import SECURITY_HEADERS, Door, Lines
 from gateway.web.metrics import HttpMetrics
 from gateway.web.openapi import Api
-from gateway.web.peers import peer_of
+from gateway.web.peers import PEER, peer_of
 from gateway.web.rate import Rate
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 1 << 20
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
 _SECURITY = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
@@ -112,20 +120,23 @@ def as_problem(error: SluiceError, where: Mapping[str, str]) -> Response:
 class Part:
     """One service in the frame: the paths that are its own, and what holds for them.
 
-    `open`: paths that need no token. `browser`: paths where a browser may show the token as a password. `max_body`:
-    bytes; None for services that stream. `headers`: whether the frame adds security headers. `lifespan`: what runs
-    beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`: what a
-    token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the frame what
-    is not its own. `refused`: who is told which request was refused, and why.
+    `open`: paths that need no token; `guarded`: those among them where one says who one is. `browser`: paths where
+    a browser may show the token as a password. `max_body`: bytes; None for services that stream. `headers`: whether
+    the frame adds security headers. `shared`: whether pages of allowed origins may read its answers. `lifespan`:
+    what runs beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`:
+    what a token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the
+    frame what is not its own. `refused`: who is told which request was refused, and why.
     """
 
     name: str
     prefixes: tuple[str, ...]
     app: ASGIApp
     open: frozenset[str] = frozenset()
+    guarded: frozenset[str] = frozenset()
     browser: Callable[[str], bool] = _no
     max_body: int | None = MAX_BODY
     headers: bool = True
+    shared: bool = True
     render: Renderer = as_problem
     lifespan: Lifespan = _nothing
     check: Check = _well
@@ -185,11 +196,13 @@ class _Exchange:
 class Web:
     """The frame, an ASGI app. `closing` is set when the service shall stop: streams end then.
 
-    `requests_per_minute` bounds what one caller may send to parts whose requests are bounded; 0: no limit.
+    `settings`: those that hold at every entrance. What one caller may send is bounded for parts with bounded requests.
     """
 
-    def __init__(self, parts: Sequence[Part], identity: Identity, *, requests_per_minute: int = 0) -> None:
-        self._per_minute, self._rate = requests_per_minute, Rate(requests_per_minute)
+    def __init__(self, parts: Sequence[Part], identity: Identity, settings: ServeSettings | None = None) -> None:
+        settings = settings or ServeSettings()
+        self._per_minute, self._rate = settings.requests_per_minute, Rate(settings.requests_per_minute)
+        self.door = Door.of(settings)
         health = Part(name="health", prefixes=("/health",), app=self._health, open=frozenset({LIVE}))
         self.parts = (*parts, health)
         self.identity = identity
@@ -208,6 +221,9 @@ class Web:
         in_flight.inc()
         bind_contextvars(request_id=exchange.request_id)  # every request is a task of its own, with its own context
         try:
+            if scope["method"] == "OPTIONS" and part.shared and (answer := self.door.preflight(scope["headers"])):
+                await answer(scope, receive, self._sending(exchange, send))
+                return
             await self._admit(exchange)
             body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
             await part.app(scope, body, self._sending(exchange, send))
@@ -223,6 +239,8 @@ class Web:
             in_flight.dec()
             if (refused := scope["state"].get("refused")) is not None:
                 part.refused(scope, refused)
+                if scope["path"] in part.guarded and isinstance(refused, Unauthenticated):
+                    self.door.failures.note(scope["client"][0])
             self._account(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -272,37 +290,71 @@ class Web:
     def _begin(self, scope: Scope) -> _Exchange:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else str(ULID())
+        self.door.arrive(scope)
         path = scope["path"]
         part = next((part for part in self.parts if part.owns(path)), self._nowhere)
         state: dict[str, Any] = {"request_id": request_id, "closing": self.closing, "metrics": self.metrics}
-        state["identity"] = self.identity
+        state |= {"identity": self.identity, "failures": self.door.failures}
         scope["state"] = state
         return _Exchange(part=part, scope=scope, request_id=request_id)
 
     async def _admit(self, exchange: _Exchange) -> None:
         scope, part = exchange.scope, exchange.part
         path = scope["path"]
-        if path not in part.open:
-            method = scope.get("method", "GET")
-            browser = part.browser(path)
-            peer = peer_of(scope.get("client"))
-            caller = await authenticate(self.identity, scope["headers"], method=method, browser=browser, peer=peer)
-            scope["state"]["caller"] = caller
-            if part.max_body is not None and (wait := self._rate.take(caller.id or caller.name, time.monotonic())):
-                raise TooMany(f"you may send {self._per_minute} requests a minute", retry_after=max(1, ceil(wait)))
-            if (needed := part.scope(method, path)) is not None:
-                caller.require(needed)
+        if path in part.open:
+            if path in part.guarded:
+                self.door.failures.check(scope["client"][0])
+            return
+        method = scope.get("method", "GET")
+        ask = partial(
+            authenticate,
+            self.identity,
+            scope["headers"],
+            method=method,
+            browser=part.browser(path),
+            peer=peer_of(scope.get("client")),
+            forms=True,
+        )
+        caller = await self._known(scope, ask)
+        scope["state"] |= {"caller": caller, "again": partial(still, caller, ask)}
+        if part.max_body is not None and (wait := self._rate.take(caller.id or caller.name, time.monotonic())):
+            raise TooMany(f"you may send {self._per_minute} requests a minute", retry_after=max(1, ceil(wait)))
+        if (needed := part.scope(method, path)) is not None:
+            caller.require(needed)
+
+    async def _known(self, scope: Scope, ask: Callable[[], Awaitable[Principal]]) -> Principal:
+        """Who calls. Who failed too often to say so waits, unless what they bring is known to be good."""
+        client, failures = scope.get("client"), self.door.failures
+        if client is None or client[0] == PEER or not shows_something(scope["headers"]):
+            return await ask()
+        if failures.any and recalled(self.identity, scope["headers"]) is None:
+            failures.check(client[0])
+        try:
+            return await ask()
+        except Unauthenticated:
+            failures.note(client[0])
+            raise
+
+    def _told_browsers(self, exchange: _Exchange) -> Lines:
+        """What an answer says to browsers besides, for how and from which page it was asked."""
+        scope, part = exchange.scope, exchange.part
+        lines = self.door.strict(scope["scheme"])
+        if part.shared and self.door.origins:
+            lines += self.door.shared(next((value for name, value in scope["headers"] if name == b"origin"), None))
+        if part.headers and (cookie := signed_in_by(scope["headers"])) is not None:
+            lines.append((b"x-csrf-token", csrf_of(cookie).encode()))
+        return lines
 
     def _sending(self, exchange: _Exchange, send: Send) -> Send:
-        add = _SECURITY if exchange.part.headers else ()
-        request_id = exchange.request_id.encode()
+        part, request_id = exchange.part, exchange.request_id.encode()
+        add, more = _SECURITY if part.headers else (), self._told_browsers(exchange)
 
         async def wrapped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status, exchange.first = message["status"], time.perf_counter()
                 headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
                 names = {name for name, _ in headers}
-                headers += [(b"x-request-id", request_id), *(pair for pair in add if pair[0] not in names)]
+                headers += [(b"x-request-id", request_id), *(pair for pair in add if pair[0] not in names), *more]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -324,7 +376,7 @@ class Web:
             return
         status, code, text = 500, SluiceError.code, errors.FAULT
         if isinstance(error, HTTPException):
-            status, code, text = error.status_code, "invalid", error.detail
+            status, code, text = error.status_code, TooLarge.code, error.detail
         response = errors.respond(errors.problem(status, code, text, **exchange.where()))
         await response(exchange.scope, receive, self._sending(exchange, send))
 

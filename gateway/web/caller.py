@@ -2,7 +2,9 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
@@ -44,13 +46,19 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 async def authenticate(
-    identity: Identity, headers: Headers, *, method: str = "GET", browser: bool = False, peer: int | None = None
+    identity: Identity,
+    headers: Headers,
+    *,
+    method: str = "GET",
+    browser: bool = False,
+    peer: int | None = None,
+    forms: bool = False,
 ) -> Principal:
     """The caller by the Authorization header, else by the cookie of a sign-in, else by the uid of the `peer`.
 
     With `browser` the token is also taken as the password of HTTP Basic, which a browser asks its user for. A browser
     adds password and cookie to whatever a page of anybody's sends here, so what changes things must then come from
-    our own pages.
+    our own pages; with `forms` they also have to prove that they are ours, see `csrf_of`.
     """
     given = {name: value for name, value in headers if name in _WANTED}
     scheme, _, word = given.get(b"authorization", b"").decode("latin-1").strip().partition(" ")
@@ -64,6 +72,8 @@ async def authenticate(
             return caller
         case "" if cookie is not None:
             same_origin(given, method)
+            if forms and method not in SAFE:
+                from_our_page(given, cookie, given.get(b"x-csrf-token", b"").decode("latin-1"))
             return await identity.by_cookie(cookie)
         case "" if peer is not None:
             return await identity.by_peer(peer)
@@ -76,7 +86,44 @@ async def authenticate(
             raise Unauthenticated("only bearer tokens are understood here", hint="`sluice env` prints the token.")
 
 
-_WANTED = frozenset({b"authorization", b"cookie", b"origin", b"host", b"sec-websocket-key", b"x-sluice-origin"})
+async def still(caller: Principal, ask: Callable[[], Awaitable[Principal]]) -> None:
+    """Whether a caller whose answer goes on may still be answered: asked now and then. Unauthenticated, Forbidden."""
+    if await ask() != caller:
+        raise Unauthenticated("what you may do here has changed", hint="Ask again.")
+
+
+def shows_something(headers: Headers) -> bool:
+    """Whether a request brings what could be tried out: a token, a password, a cookie."""
+    return any(name == b"authorization" or (name == b"cookie" and cookie_of(value)) for name, value in headers)
+
+
+def signed_in_by(headers: Headers) -> str | None:
+    """The cookie of a sign-in, if the request brings one."""
+    return next((cookie_of(value) for name, value in headers if name == b"cookie"), None)
+
+
+def recalled(identity: Identity, headers: Headers) -> Principal | None:
+    """The caller, if their bearer token is known here and now."""
+    word = next((value for name, value in headers if name == b"authorization"), b"").decode("latin-1").strip()
+    scheme, _, token = word.partition(" ")
+    try:
+        return identity.recall(token.strip()) if scheme.lower() == "bearer" else None
+    except Unauthenticated:
+        return None
+
+
+_WANTED = frozenset(
+    {
+        b"authorization",
+        b"cookie",
+        b"origin",
+        b"host",
+        b"sec-fetch-site",
+        b"sec-websocket-key",
+        b"x-csrf-token",
+        b"x-sluice-origin",
+    }
+)
 _ORIGINS: Mapping[bytes, Origin] = {b"cli": "cli", b"kubernetes": "kubernetes"}
 
 
@@ -97,13 +144,33 @@ def _password(word: str) -> str:
 
 
 def same_origin(given: Mapping[bytes, bytes], method: str) -> None:
-    """Forbidden for pages of others: browsers name the page's origin with all but plain reads, and every WebSocket."""
+    """Forbidden for pages of others: browsers name the page's origin with all but plain reads, and every WebSocket.
+
+    Newer ones also say themselves whether the page is of this very origin; that is no header that a page can set.
+    """
     if method in SAFE and b"sec-websocket-key" not in given:
         return
     origin = given.get(b"origin")
     cookie = b"authorization" not in given
-    if (origin is None and cookie) or (origin is not None and urlsplit(origin).netloc != given.get(b"host")):
+    foreign = origin is not None and urlsplit(origin).netloc != given.get(b"host")
+    if foreign or (origin is None and cookie) or given.get(b"sec-fetch-site", _SAME) != _SAME:
         raise Forbidden("a page of another site may not do this in your name")
+
+
+_SAME = b"same-origin"
+
+
+def csrf_of(cookie: str) -> str:
+    """What only a page that can read our answers knows of the cookie that its browser sends."""
+    return hmac.new(cookie.encode(), b"csrf", hashlib.sha256).hexdigest()
+
+
+def from_our_page(given: Mapping[bytes, bytes], cookie: str, token: str) -> None:
+    """Forbidden unless the browser vouches for the page, or the page shows the token of our answers."""
+    if given.get(b"sec-fetch-site") != _SAME and not hmac.compare_digest(token.encode(), csrf_of(cookie).encode()):
+        raise Forbidden(
+            "this does not come from a page of ours", hint="Send the X-CSRF-Token that came with an answer before."
+        )
 
 
 def caller(request: Request) -> Principal:

@@ -20,6 +20,7 @@ STATUS: Mapping[type[SluiceError], int] = {
     SluiceError: 500,
     errors.Invalid: 422,
     errors.TooLarge: 413,
+    errors.HeadTooLarge: 431,
     errors.TooMany: 429,
     errors.SettingsInvalid: 500,
     errors.NotFound: 404,
@@ -32,6 +33,7 @@ STATUS: Mapping[type[SluiceError], int] = {
     errors.StorageFull: 507,
     errors.EndpointUnavailable: 502,
     errors.TimedOut: 504,
+    errors.TooSlow: 408,
 }
 
 
@@ -100,7 +102,14 @@ def install(app: FastAPI) -> None:
 
 
 FAULT = "something went wrong here; the log has it under this request id"
-_CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict", 503: "unavailable"}
+_CODES = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    409: "conflict",
+    413: "too_large",
+    503: "unavailable",
+}
 
 
 def _said(request: Request, status: int) -> str:

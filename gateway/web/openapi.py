@@ -18,7 +18,7 @@ _WORDS: Mapping[int, tuple[str, str, str]] = {
     403: ("You may not do this.", "forbidden", "the pages of session demo are its owner's alone"),
     404: ("There is no such thing, or you may not know of it.", "session_not_found", "there is no session 'demo'"),
     409: ("It is not in a state for that.", "conflict", "session demo has not ended"),
-    413: ("The request is too long.", "invalid", "the request is longer than 1024 KiB"),
+    413: ("The request is too long.", "too_large", "the request is longer than 1024 KiB"),
     422: (
         "What was asked cannot be; `errors` names the fields.",
         "invalid",

@@ -6,11 +6,16 @@ from starlette.responses import HTMLResponse
 
 from gateway.errors import SluiceError
 from gateway.model.user import User
+from gateway.web.docs import hash_of
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;color-scheme:light dark;max-width:36rem;margin:4rem auto;padding:0 1rem}"
 )
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self' *; frame-ancestors 'none'"
+#: The way out leads to the provider by a redirect, which browsers hold to `form-action`, too.
+_POLICY = (
+    f"default-src 'none'; style-src {hash_of(_STYLE)}; base-uri 'none'; form-action 'self' https: http:; "
+    "frame-ancestors 'none'"
+)
 
 
 def trouble(title: str, error: SluiceError, status: int) -> HTMLResponse:
@@ -30,8 +35,10 @@ def waiting(user: User) -> HTMLResponse:
     return _page("No entry", "<p>This account is switched off. Ask an operator.</p>", 403)
 
 
-def ask_to_sign_out() -> HTMLResponse:
-    return _page("Sign out", '<form method="post" action="/auth/logout"><button>Sign out</button></form>', 200)
+def ask_to_sign_out(csrf: str) -> HTMLResponse:
+    """`csrf`: what shows that the form is ours."""
+    field = f'<input type="hidden" name="csrf" value="{escape(csrf)}">'
+    return _page("Sign out", f'<form method="post" action="/auth/logout">{field}<button>Sign out</button></form>', 200)
 
 
 def signed_out() -> HTMLResponse:

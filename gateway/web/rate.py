@@ -13,18 +13,23 @@ class Rate:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._due: dict[str, float] = {}
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was taken at all."""
+        return bool(self._due)
+
     def wait(self, caller: str, now: float) -> float:
-        """The same, and nothing is taken."""
-        return max(0.0, self._due.get(caller, now) - now - (60 - self._gap)) if self._gap else 0.0
+        """Seconds until the next one of this caller's would be taken; 0 if it would be now."""
+        if not self._gap:
+            return 0.0
+        return max(0.0, max(self._due.get(caller, now), now) - now - (60 - self._gap))
 
     def take(self, caller: str, now: float) -> float:
         """Seconds to wait before this one would be taken; 0 if it is taken now."""
-        if wait := self.wait(caller, now):
+        wait = self.wait(caller, now)
+        if wait or not self._gap:
             return wait
-        if not self._gap:
-            return 0.0
-        due = max(self._due.get(caller, now), now)
         if len(self._due) >= _MOST_CALLERS:
             self._due = {name: at for name, at in self._due.items() if at > now}
-        self._due[caller] = due + self._gap
+        self._due[caller] = max(self._due.get(caller, now), now) + self._gap
         return 0.0

@@ -6,13 +6,16 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
+from functools import partial
 
 import structlog
 import uvicorn
 
 from gateway.errors import SettingsInvalid
-from gateway.web.app import Server, Web
-from gateway.web.peers import PeerProtocol
+from gateway.web.app import Server, Web, background
+from gateway.web.guard import GuardedProtocol
+from gateway.web.limits import HANDSHAKE_SECONDS, IDLE_SECONDS
+from gateway.web.tls import Certificate
 
 log = structlog.get_logger(__name__)
 
@@ -21,31 +24,31 @@ _BACKLOG = 4096
 #: The loop takes one connection of each of its listeners a turn, and a turn is long while many ask.
 _TURN = 32
 _GARBAGE = 50_000
-_KEEP_ALIVE = 75
+_TICKS_A_LOOK = 10
 
 
 class Serving(uvicorn.Server):
     """One frame on listening sockets. `stop()` ends it; a second call does not wait for anybody."""
 
-    def __init__(self, web: Web, *listeners: socket.socket, grace: int = GRACE) -> None:
+    def __init__(self, web: Web, *listeners: socket.socket, grace: int = GRACE, tls: Certificate | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 web,
-                http=PeerProtocol,
+                http=GuardedProtocol,
                 loop="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_keep_alive=int(IDLE_SECONDS),
                 timeout_graceful_shutdown=grace,
                 backlog=_BACKLOG,
                 ws_max_size=1 << 40,
                 ws_per_message_deflate=False,
             )
         )
-        self._web, self._listeners = web, listeners
+        self._web, self._listeners, self._tls = web, listeners, tls
         self.ready = asyncio.Event()
 
     @contextlib.contextmanager
@@ -63,15 +66,26 @@ class Serving(uvicorn.Server):
         await super().startup([])
         server = Server(self.config, self.server_state, self.lifespan.state)
         entrance = next((part.entrance for part in self._web.parts if part.entrance is not None), _plain)
-        accept = entrance(self._web)
+        accept = partial(entrance(self._web), server)
         for listener in self._listeners:
-            self.servers += [await _listening(lambda: accept(server), listener) for _ in range(_TURN)]
+            self.servers += [await _listening(accept, listener, self._tls) for _ in range(_TURN)]
         self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_LOOK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, GuardedProtocol):
+                    connection.look(now)
+        return await super().on_tick(counter)
 
     async def run_until_stopped(self) -> None:
         """SettingsInvalid if the frame did not start; the log says why."""
         try:
-            await self.serve(sockets=list(self._listeners))
+            async with (
+                background("certificate", self._tls.watch) if self._tls is not None else contextlib.nullcontext()
+            ):
+                await self.serve(sockets=list(self._listeners))
         except SystemExit as error:  # the web server's way to say that the lifespan failed
             raise SettingsInvalid("the service did not start", hint="The log above says why.") from error
         finally:
@@ -81,14 +95,21 @@ class Serving(uvicorn.Server):
 
 def _plain(web: Web) -> Callable[[Server], asyncio.Protocol]:
     del web
-    return lambda server: PeerProtocol(config=server.config, server_state=server.state, app_state=server.app_state)
+    return lambda server: GuardedProtocol(config=server.config, server_state=server.state, app_state=server.app_state)
 
 
-async def _listening(accept: Callable[[], asyncio.Protocol], listener: socket.socket) -> asyncio.Server:
+async def _listening(
+    accept: Callable[[], asyncio.Protocol], listener: socket.socket, tls: Certificate | None
+) -> asyncio.Server:
+    """Who comes by a Unix socket is on this machine: nobody is on the way who could listen."""
     loop, own = asyncio.get_running_loop(), listener.dup()
     if listener.family == socket.AF_UNIX:
         return await loop.create_unix_server(accept, sock=own, backlog=_BACKLOG)
-    return await loop.create_server(accept, sock=own, backlog=_BACKLOG)
+    if tls is None:
+        return await loop.create_server(accept, sock=own, backlog=_BACKLOG)
+    return await loop.create_server(
+        accept, sock=own, backlog=_BACKLOG, ssl=tls.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+    )
 
 
 def _settle() -> None:
@@ -121,27 +142,32 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def running(
-    web: Web, *more: socket.socket, host: str = "127.0.0.1", port: int = 0, grace: int = GRACE
+    web: Web,
+    *more: socket.socket,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    grace: int = GRACE,
+    tls: Certificate | None = None,
 ) -> AsyncIterator[str]:
     """Serve while the block runs; gives the address. Port 0 is any free one."""
     listener = listen(host, port)
-    serving = Serving(web, listener, *more, grace=grace)
+    serving = Serving(web, listener, *more, grace=grace, tls=tls)
     task = asyncio.create_task(serving.run_until_stopped())
     ready = asyncio.create_task(serving.ready.wait())
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
-        yield f"http://{host}:{listener.getsockname()[1]}"
+        yield f"{'https' if tls is not None else 'http'}://{host}:{listener.getsockname()[1]}"
     finally:
         ready.cancel()
         serving.stop()
         await task
 
 
-async def serve(web: Web, *listeners: socket.socket, grace: int = GRACE) -> None:
+async def serve(web: Web, *listeners: socket.socket, grace: int = GRACE, tls: Certificate | None = None) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends it at once."""
-    serving = Serving(web, *listeners, grace=grace)
+    serving = Serving(web, *listeners, grace=grace, tls=tls)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.stop)

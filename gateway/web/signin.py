@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.core import audit, signin
 from gateway.core.context import Gateway
-from gateway.errors import Forbidden, Invalid, NotFound, SluiceError, Unauthenticated
+from gateway.errors import Invalid, NotFound, SluiceError, Unauthenticated
 from gateway.identity.callers import Callers
 from gateway.identity.oidc import Oidc
 from gateway.model.token import digest
@@ -27,7 +27,7 @@ from gateway.store import signins, users
 from gateway.store.signins import Browser, SignIn
 from gateway.web import context, pages
 from gateway.web.app import Part, api
-from gateway.web.caller import COOKIE, cookie_of
+from gateway.web.caller import COOKIE, cookie_of, csrf_of, from_our_page, same_origin
 from gateway.web.context import Gw
 from gateway.web.errors import status_of
 
@@ -38,6 +38,7 @@ PATHS = ("login", "callback", "logout", "backchannel", "frontchannel", "signed-o
 UNDER_WAY = "__Host-sluice-signin"
 PATIENCE = timedelta(minutes=10)
 LONGEST = 1000
+MAX_BODY = 1 << 16
 
 
 def part(gateway: Gateway) -> Part:
@@ -53,7 +54,15 @@ def part(gateway: Gateway) -> Part:
         ("signed-out", ["GET"], signed_out),
     ):
         app.add_api_route(f"{PREFIX}/{path}", endpoint, methods=methods, include_in_schema=False, response_model=None)
-    return Part(name="sign-in", prefixes=(PREFIX,), app=app, open=frozenset(f"{PREFIX}/{path}" for path in PATHS))
+    return Part(
+        name="sign-in",
+        prefixes=(PREFIX,),
+        app=app,
+        open=frozenset(f"{PREFIX}/{path}" for path in PATHS),
+        guarded=frozenset(f"{PREFIX}/{path}" for path in ("callback", "backchannel", "frontchannel")),
+        max_body=MAX_BODY,
+        shared=False,
+    )
 
 
 async def login(gateway: Gw, request: Request, to: str = "/") -> Response:
@@ -80,6 +89,7 @@ async def callback(gateway: Gw, request: Request) -> Response:
         return await _finish(gateway, request)
     except SluiceError as error:
         log.info("sign-in failed", code=error.code, error=error.message)
+        request.state.refused = error
         peer = request.client.host if request.client is not None else ""
         told = audit.by_nobody(gateway, "browser")
         audit.refused(gateway, told, error, "sign.in", "user", place=peer, details={"from": peer})
@@ -116,10 +126,12 @@ async def logout(gateway: Gw, request: Request) -> Response:
     """Signed out here and at the provider. Only from a page of ours, so that no other can do it."""
     cookie = cookie_of(request.headers.get("cookie", "").encode("latin-1"))
     if request.method == "GET":
-        return pages.ask_to_sign_out() if cookie else pages.signed_out()
-    origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
-        raise Forbidden("a page of another site may not sign you out")
+        return pages.ask_to_sign_out(csrf_of(cookie)) if cookie else pages.signed_out()
+    given = {name: value for name, value in request.headers.raw if name != b"authorization"}
+    same_origin(given, request.method)
+    if cookie is not None:
+        form = parse_qs((await request.body()).decode("utf-8", "replace"))
+        from_our_page(given, cookie, next(iter(form.get("csrf", [])), ""))
     answer: Response = RedirectResponse(f"{PREFIX}/signed-out", 303)
     if cookie is not None:
         key = digest(cookie)

@@ -4,6 +4,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.web.app import Part, product_version
+from gateway.web.docs import hash_of
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -33,10 +34,14 @@ td {{ padding: .2rem 1rem .2rem 0; vertical-align: top }} code {{ font-size: .95
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
-    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-    await HTMLResponse(_PAGE.format(version=product_version()), headers=policy)(scope, receive, send)
+    page = _PAGE.format(version=product_version())
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    policy = (
+        f"default-src 'none'; style-src {hash_of(style)}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    await HTMLResponse(page, headers={"Content-Security-Policy": policy})(scope, receive, send)
 
 
 def part() -> Part:
     """The page as a part of a frame: it owns `/` and nothing below."""
-    return Part(name="start", prefixes=("/",), app=_page, browser=lambda path: path == "/")
+    return Part(name="start", prefixes=("/",), app=_page, browser=lambda path: path == "/", max_body=0, shared=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.client import front
+from gateway.web import limits
 from tests.services import Asked, answer, chunk, read_request
 
 
@@ -150,15 +151,15 @@ async def test_who_sends_nothing_or_too_slowly_is_let_go(plane: Any) -> None:
         await plane.site.until(moved, "a connection with a deadline")
 
     async with raw(plane, b"GET /s/web/ HT") as caller:
-        await until_overdue(front.HEAD_SECONDS)
+        await until_overdue(limits.HEAD_SECONDS)
         assert (await caller.answer())[0] == 408
     async with raw(plane, request(plane, "POST /v1/completions", "Content-Length: 9", body=b"{")) as caller:
-        await until_overdue(front.BODY_SECONDS)
+        await until_overdue(limits.BODY_SECONDS)
         assert (await caller.answer())[0] == 408
     async with raw(plane) as caller:
-        await until_overdue(front.IDLE_SECONDS)
+        await until_overdue(limits.IDLE_SECONDS)
         assert await caller.closed()
-    assert front.HEAD_SECONDS < front.BODY_SECONDS
+    assert limits.HEAD_SECONDS < limits.BODY_SECONDS
 
 
 async def test_a_caller_who_asks_first_is_told_to_go_on(plane: Any) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 
 from gateway.errors import SchedulerUnavailable, SettingsInvalid, SluiceError, Unauthenticated, tree
 from gateway.model.principal import Opened, Origin, Principal
+from gateway.settings import ServeSettings
 from gateway.web import streams
 from gateway.web.app import Part, Web, api
 from gateway.web.caller import Caller
@@ -308,7 +309,7 @@ def test_a_line_does_not_say_what_it_calls_secret() -> None:
 
 async def test_who_asks_too_often_is_told_when_to_come_again() -> None:
     async with (
-        running(Web([part()], OneToken(), requests_per_minute=3)) as url,
+        running(Web([part()], OneToken(), ServeSettings(requests_per_minute=3))) as url,
         httpx.AsyncClient(base_url=url, headers=AUTH) as client,
     ):
         answers = [await client.get("/things/me") for _ in range(4)]

@@ -218,10 +218,23 @@ async def test_a_cookie_changes_nothing_for_a_page_of_another_site(desk: Desk) -
     [cookie] = [cookie for cookie in await context.cookies() if cookie["name"] == "__Host-sluice"]
     held = {"Cookie": f"__Host-sluice={cookie['value']}"}
     wanted = {"name": "mine"}
-    for origin in ({}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
-        assert (await desk.http.post("/api/v1/tokens", json=wanted, headers=held | origin)).status_code == 403
-    made = await desk.http.post("/api/v1/tokens", json=wanted, headers=held | {"Origin": desk.url})
-    assert made.status_code == 201
+    shown = (await desk.http.get("/api/v1/me", headers=held)).headers["x-csrf-token"]
+    ours, known, token = {"Origin": desk.url}, {"Sec-Fetch-Site": "same-origin"}, {"X-CSRF-Token": shown}
+    for headers in (
+        {},
+        known | token,
+        {"Origin": "https://evil.example"} | token,
+        {"Origin": "null"} | token,
+        ours,
+        ours | {"X-CSRF-Token": "0" * 64},
+        ours | token | {"Sec-Fetch-Site": "cross-site"},
+        ours | token | {"Sec-Fetch-Site": "same-site"},
+    ):
+        assert (await desk.http.post("/api/v1/tokens", json=wanted, headers=held | headers)).status_code == 403, headers
+        assert (await desk.http.post("/auth/logout", headers=held | headers)).status_code == 403, headers
+    for headers in (ours | known, ours | token):
+        made = await desk.http.post("/api/v1/tokens", json=wanted, headers=held | headers)
+        assert made.status_code == 201, headers
     forged = {"Cookie": "__Host-sluice=" + "A" * 43}
     assert (await desk.http.get("/api/v1/me", headers=forged)).status_code == 401
     del page

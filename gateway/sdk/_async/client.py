@@ -25,6 +25,7 @@ from gateway.sdk._async.policies import AsyncPolicies
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
 from gateway.sdk._async.transport import AsyncTransport
 from gateway.sdk._async.volumes import AsyncVolumes
+from gateway.sdk.trust import Ca
 from gateway.sdk.wire import SessionOptions
 
 if TYPE_CHECKING:
@@ -34,13 +35,20 @@ if TYPE_CHECKING:
 class AsyncSluice:
     """A gateway. Without arguments: $SLUICE_URL and $SLUICE_TOKEN, else the gateway of this machine and its token file.
 
-    `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again).
+    `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again). `ca` is a file
+    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE.
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, timeout: float = 30.0, attempts: int = wire.ATTEMPTS
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        attempts: int = wire.ATTEMPTS,
+        ca: Ca = None,
     ) -> None:
-        self._transport = AsyncTransport(url, token, timeout=timeout, attempts=attempts)
+        self._transport = AsyncTransport(url, token, timeout=timeout, attempts=attempts, ca=ca)
         self.sessions = AsyncSessions(self._transport)
         self.recipes = AsyncRecipes(self._transport)
         self.clusters = AsyncClusters(self._transport)

@@ -217,4 +217,6 @@ def openai_client(transport: AsyncTransport, **options: Any) -> "AsyncOpenAI":
     """The OpenAI client of the optional extra `openai`, with the gateway's address and token."""
     from openai import AsyncOpenAI  # noqa: PLC0415 -- an optional extra, and slow to import
 
-    return AsyncOpenAI(base_url=f"{transport.url}/v1", api_key=transport.token or "none", **options)
+    if "http_client" not in options:  # by the same way, also where that is a socket or a CA of one's own
+        options["http_client"] = transport.another()
+    return AsyncOpenAI(base_url=f"{transport.base}/v1", api_key=transport.token or "none", **options)

@@ -8,14 +8,16 @@ from typing import Any
 import httpx
 from tenacity import AsyncRetrying
 
-from gateway.sdk import credentials, defaults, wire
+from gateway.sdk import credentials, defaults, trust, wire
 from gateway.sdk.wire import Call, EventLines, ServerEvent, Transient
 
 
 class AsyncTransport:
     """One gateway, one token. `attempts` counts the first; `timeout` for connecting and for each answer, in seconds."""
 
-    def __init__(self, url: str | None, token: str | None, *, timeout: float, attempts: int) -> None:
+    def __init__(
+        self, url: str | None, token: str | None, *, timeout: float, attempts: int, ca: trust.Ca = None
+    ) -> None:
         self.url = (url or defaults.url()).rstrip("/")
         given = token or os.environ.get("SLUICE_TOKEN")
         stored = None if given else credentials.load(self.url)
@@ -26,15 +28,28 @@ class AsyncTransport:
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        socket = defaults.socket_of(self.url)
+        self.verify = trust.verify(ca)
         self.http = httpx.AsyncClient(
-            base_url=defaults.base(self.url),
-            transport=httpx.AsyncHTTPTransport(uds=socket) if socket is not None else None,
-            headers=headers,
-            auth=self._renewing,
-            timeout=timeout,
-            trust_env=not defaults.is_local(self.url),
+            base_url=defaults.base(self.url), headers=headers, auth=self._renewing, timeout=timeout, **self._way()
         )
+
+    @property
+    def base(self) -> str:
+        """The address as HTTP needs it."""
+        return defaults.base(self.url)
+
+    def _way(self) -> dict[str, Any]:
+        """How any client of HTTP gets to the gateway."""
+        socket = defaults.socket_of(self.url)
+        return {
+            "transport": httpx.AsyncHTTPTransport(uds=socket) if socket is not None else None,
+            "verify": self.verify,
+            "trust_env": not defaults.is_local(self.url),
+        }
+
+    def another(self) -> httpx.AsyncClient:
+        """A client for another library, which closes it itself."""
+        return httpx.AsyncClient(**self._way())
 
     @property
     def token(self) -> str | None:
@@ -69,7 +84,8 @@ class AsyncTransport:
             )
         except httpx.TransportError as error:
             lost = wire.unreachable(self.url, error)
-            raise (Transient(lost) if call.repeatable or wire.never_sent(error) else lost) from error
+            again = lost.retryable and (call.repeatable or wire.never_sent(error))
+            raise (Transient(lost) if again else lost) from error
         if response.is_error and response.status_code not in call.good:
             raise wire.failed(response, repeatable=call.repeatable)
         return response

@@ -26,6 +26,7 @@ from gateway.sdk._sync.policies import Policies
 from gateway.sdk._sync.session import Session, follow_events, openai_client
 from gateway.sdk._sync.transport import Transport
 from gateway.sdk._sync.volumes import Volumes
+from gateway.sdk.trust import Ca
 from gateway.sdk.wire import SessionOptions
 
 if TYPE_CHECKING:
@@ -35,13 +36,20 @@ if TYPE_CHECKING:
 class Sluice:
     """A gateway. Without arguments: $SLUICE_URL and $SLUICE_TOKEN, else the gateway of this machine and its token file.
 
-    `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again).
+    `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again). `ca` is a file
+    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE.
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, timeout: float = 30.0, attempts: int = wire.ATTEMPTS
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        attempts: int = wire.ATTEMPTS,
+        ca: Ca = None,
     ) -> None:
-        self._transport = Transport(url, token, timeout=timeout, attempts=attempts)
+        self._transport = Transport(url, token, timeout=timeout, attempts=attempts, ca=ca)
         self.sessions = Sessions(self._transport)
         self.recipes = Recipes(self._transport)
         self.clusters = Clusters(self._transport)
