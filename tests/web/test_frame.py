@@ -114,7 +114,7 @@ def part(started: list[str] | None = None) -> Part:
 @pytest.fixture
 async def web() -> AsyncIterator[tuple[httpx.AsyncClient, Web]]:
     frame = Web([part()], OneToken())
-    async with running(frame) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(frame) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client, frame
 
 

@@ -168,7 +168,7 @@ def test_a_body_must_not_drip(now: float, received: int, deadline: float) -> Non
 
 async def test_proxies_are_believed_where_the_site_says_so(door: Door) -> None:
     said = {"X-Forwarded-For": "6.6.6.6, 198.51.100.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "hpc.edu"}
-    async with httpx.AsyncClient(base_url=door.url, headers={"Authorization": "Bearer t0ken"}) as http:
+    async with httpx.AsyncClient(base_url=door.url, headers={"Authorization": "Bearer t0ken"}, timeout=60) as http:
         there = await http.post("/things", headers=said)
         assert there.json() == {"size": 0, "client": "198.51.100.7", "url": "https://hpc.edu/things"}
         assert there.headers["strict-transport-security"] == "max-age=60"
@@ -179,7 +179,7 @@ async def test_proxies_are_believed_where_the_site_says_so(door: Door) -> None:
 
 async def test_pages_of_named_origins_may_ask_with_a_token_and_no_others(door: Door) -> None:
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    async with httpx.AsyncClient(base_url=door.url) as http:
+    async with httpx.AsyncClient(base_url=door.url, timeout=60) as http:
         may = await http.options("/things", headers={"Origin": PORTAL, **ask})
         assert (may.status_code, may.headers["access-control-allow-origin"]) == (204, PORTAL)
         assert "authorization" in may.headers["access-control-allow-headers"]
@@ -196,7 +196,7 @@ async def test_pages_of_named_origins_may_ask_with_a_token_and_no_others(door: D
 
 
 async def test_who_fails_too_often_to_say_who_they_are_waits(door: Door) -> None:
-    async with httpx.AsyncClient(base_url=door.url) as http:
+    async with httpx.AsyncClient(base_url=door.url, timeout=60) as http:
 
         async def status(token: str | None, address: str) -> int:
             headers = {"X-Forwarded-For": address} | ({"Authorization": f"Bearer {token}"} if token else {})

@@ -53,7 +53,7 @@ async def test_every_port_speaks_tls_and_tells_browsers_to_stay_with_it(
 ) -> None:
     async with served(site, authority.signs("gw"), data_plane=data_plane) as url:
         context = ssl.create_default_context(cafile=authority.file)
-        async with httpx.AsyncClient(base_url=url, verify=context, headers=site.auth) as http:
+        async with httpx.AsyncClient(base_url=url, verify=context, headers=site.auth, timeout=60) as http:
             me = await http.get("/api/v1/me")
             assert (me.status_code, me.json()["name"]) == (200, "admin")
             assert me.headers["strict-transport-security"] == "max-age=31536000"
