@@ -1,6 +1,6 @@
 """Sessions in the database. Reads start from the caller (`visible_to`); writes are guarded by the version read."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -146,8 +146,9 @@ def find(connection: Connection, caller: Principal, query: SessionQuery) -> tupl
 
 def page(connection: Connection, caller: Principal, query: SessionQuery) -> tuple[list[Current], str | None]:
     """What is on one page, newest first, and the cursor of the next."""
-    told = _told(connection, listing(caller, query))
-    found = sorted(told, reverse=True)
+    asked = query.model_dump_json(exclude={"cursor"}), query.cursor is None
+    statement = _built(caller, asked, lambda: _as_text(listing(caller, query)))
+    found = sorted(_told(connection, statement, {"cursor": query.cursor} if query.cursor else {}), reverse=True)
     kept = found[: query.limit]
     return kept, kept[-1][0] if len(found) > query.limit else None
 
@@ -177,7 +178,7 @@ def _page_of(way: ColumnElement[bool], query: SessionQuery) -> Select[Any]:
         wanted = wanted.join(label, same)
         order = label.c.session_id if number == 0 else order
     if query.cursor is not None:
-        wanted = wanted.where(order < query.cursor)
+        wanted = wanted.where(order < bindparam("cursor", query.cursor))
     return wanted.order_by(order.desc()).limit(query.limit + 1)
 
 
@@ -187,17 +188,22 @@ def current(connection: Connection, caller: Principal, refs: Collection[str]) ->
     Many ids are one question. What a session looks like may be kept by its version, which every change raises.
     """
     ids = {ref.upper() for ref in refs if len(ref) == _ID_LENGTH}
-    mine = select(sessions.c.id, sessions.c.version).where(seen_by(caller))
-    by_id = {one[0]: one for one in _told(connection, mine.where(sessions.c.id.in_(ids)))} if ids else {}
+    some = sessions.c.id.in_(bindparam("ids", expanding=True))
+    statement = _built(caller, "ids", lambda: _as_text(_seen(caller).where(some)))
+    by_id = {one[0]: one for one in _told(connection, statement, {"ids": list(ids)})} if ids else {}
     found = {}
     for ref in refs:
-        if (one := by_id.get(ref.upper()) or _named(connection, mine, caller, ref)) is not None:
+        if (one := by_id.get(ref.upper()) or _named(connection, caller, ref)) is not None:
             found[ref] = one
     return found
 
 
-def _named(connection: Connection, mine: Select[Any], caller: Principal, name: str) -> Current | None:
-    named = mine.where(sessions.c.owner == caller.name, sessions.c.name == name)
+def _seen(caller: Principal) -> Select[Any]:
+    return select(sessions.c.id, sessions.c.version).where(seen_by(caller))
+
+
+def _named(connection: Connection, caller: Principal, name: str) -> Current | None:
+    named = _seen(caller).where(sessions.c.owner == caller.name, sessions.c.name == name)
     row = connection.execute(named.order_by(sessions.c.ended, sessions.c.id.desc()).limit(1)).one_or_none()
     return (row.id, row.version) if row is not None else None
 
@@ -210,17 +216,34 @@ def load(connection: Connection, ids: Collection[str]) -> dict[str, Session]:
     return {row.id: _session(row) for row in rows}
 
 
-def _told(connection: Connection, query: Select[Any]) -> list[Current]:
+def _as_text(query: Select[Any]) -> Select[Any]:
     """The rows of ids and versions, in any order, as one row of text.
 
     Between two rows a busy process gives the interpreter to its other threads, and may wait long for its turn.
     """
     few = query.subquery()
-    text = connection.execute(
-        select(func.aggregate_strings(few.c.id + ":" + cast(few.c.version, String), " "))
-    ).scalar_one()
+    return select(func.aggregate_strings(few.c.id + ":" + cast(few.c.version, String), " "))
+
+
+def _told(connection: Connection, statement: Select[Any], values: Mapping[str, Any]) -> list[Current]:
+    text = connection.execute(statement, values).scalar_one()
     pairs = (one.partition(":") for one in (text or "").split())
     return [(session_id, int(version)) for session_id, _, version in pairs]
+
+
+_BUILT: dict[tuple[str, Hashable], Select[Any]] = {}
+_MOST_BUILT = 2000
+
+
+def _built(caller: Principal, asked: Hashable, build: Callable[[], Select[Any]]) -> Select[Any]:
+    """A statement, as it was built before for such a caller who asked for the same."""
+    key = caller.model_dump_json(), asked
+    found = _BUILT.get(key)
+    if found is None:
+        if len(_BUILT) >= _MOST_BUILT:
+            _BUILT.clear()
+        found = _BUILT[key] = build()
+    return found
 
 
 def ready(connection: Connection, caller: Principal) -> list[Session]:

@@ -84,7 +84,7 @@ FOR_NOBODY = {
     "secrets.sealed_otherwise": "sealed values, for the rotation of keys",
     "sessions._joined": "what visible_to narrows",
     "sessions._page_of": "one way to see sessions, for listing",
-    "sessions._told": "of a query that starts from the caller",
+    "sessions._as_text": "of a query that starts from the caller",
     "sessions.load": "by ids that the caller was told",
     "watch._newest": "the id alone",
     "watch._since": "types alone: whether there is something to look at",

@@ -17,6 +17,8 @@ def upgrade() -> None:
     op.add_column("sessions", sa.Column("stop_reason", sa.Text(), nullable=False, server_default=""))
     few = sa.text("parent IS NOT NULL")
     op.create_index("ix_sessions_parent", "sessions", ["parent"], sqlite_where=few, postgresql_where=few)
+    if op.get_bind().dialect.name == "postgresql":  # of a column that it has not looked at it supposes the rarest
+        op.execute("ANALYZE sessions")
     op.create_table(
         "loads",
         sa.Column("session_id", sa.String(length=26), nullable=False),
