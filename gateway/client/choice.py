@@ -31,8 +31,6 @@ def choose(
     routes: Sequence["Route"], tried: Collection["Upstream"], now: float, kin: Kin | None = None
 ) -> Choice | None:
     """The endpoint for a request; one that was tried, or fails, only if there is no other. None if there is none."""
-    if len(routes) == 1 and len(routes[0].members) == 1:
-        return routes[0], routes[0].members[0]
     every = [(route, member) for route in routes for member in route.members]
     left = [pair for pair in every if pair[1] not in tried] or every
     if not left:

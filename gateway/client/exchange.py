@@ -38,6 +38,7 @@ _STREAM = b"text/event-stream"
 _OK = 200
 #: Answers that say that another replica may do better.
 _NOT_NOW = frozenset({502, 503, 504})
+_BAD = 500
 _NEVER = float("inf")
 
 
@@ -344,7 +345,8 @@ class Exchange:
         if head.status == SWITCHING:
             self._switch(head, data)
             return
-        self._member.answered(head.status)
+        if head.status >= _BAD or self._member.health.doubtful:
+            self._member.answered(head.status)
         if head.status in _NOT_NOW and self._replayable and self._others:
             self._abandon()
             self._next(unavailable(self._member.endpoint, f"its service answers {head.status}"))

@@ -52,6 +52,11 @@ class Health:
     def reachable(self) -> bool:
         return not (self.failing or self.refusing)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether its last answer was a bad one, or it was tried of late."""
+        return self._bad > 0 or self._rest > 0
+
     def load(self, now: float) -> float:
         """For comparing endpoints: requests in flight, more for one that is new or has just come back."""
         young = 1 - (now - self._since) / SLOW_START_SECONDS

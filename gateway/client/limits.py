@@ -149,14 +149,17 @@ class Limits:
         )
         self._token = Share("this token has", settings.token)
         self._project = Share("the project has", settings.project, settings.projects)
+        self._sharing = any(share.limits for share in (self._caller, self._token, self._project))
         self._doors: dict[str, Gate] = {}
 
     def enter(self, caller: Principal, routes: Sequence[Route], now: float) -> Ticket:
         """A ticket, perhaps one that has to `wait`. TooMany: too much is asked for; Overloaded: the line is full."""
         route = routes[0]
-        key = route.id if len(routes) == 1 else f"model:{route.model}"
+        if len(routes) == 1:
+            key, slots = route.id, self._slots(route)
+        else:
+            key, slots = f"model:{route.model}", sum(map(self._slots, routes))
         door = self._doors.get(key) or Gate()
-        slots = sum((one.service.max_in_flight or self.settings.session_in_flight) * one.strength for one in routes)
         if door.inside >= slots:
             most = self.settings.session_queue if route.service.max_queue is None else route.service.max_queue
             if door.waiting >= most:
@@ -164,7 +167,7 @@ class Limits:
                     f"the session is busy, and {door.waiting} requests wait for it already",
                     hint="Try again later, or start another replica.",
                 )
-        shares = self._shares(caller, route)
+        shares = self._shares(caller, route) if self._sharing else ()
         for share, name in shares:
             share.check(name, now)
         for share, name in shares:
@@ -184,6 +187,11 @@ class Limits:
         """A request ended."""
         if not door.inside and not door.waiting:
             self._doors.pop(key, None)
+
+    def _slots(self, route: Route) -> int:
+        """Requests that a session's replicas answer at once. One that starts will have a replica."""
+        most = route.service.max_in_flight or self.settings.session_in_flight
+        return most * (len(route.members) or 1)
 
     def _shares(self, caller: Principal, route: Route) -> list[tuple[Share, str]]:
         """Of whom something is taken: only those that have a limit."""

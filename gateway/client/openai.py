@@ -55,7 +55,7 @@ _OURS = frozenset(
     {name for name, _ in _SECURITY}
     | {b"strict-transport-security", b"access-control-allow-origin", b"access-control-allow-credentials"}
 )
-_NOT_FOR_SERVERS = frozenset({b"cookie", b"content-length", b"transfer-encoding"})
+_NOT_FOR_SERVERS = outgoing.DROPPED | {b"cookie", b"content-length", b"transfer-encoding"}
 
 
 class OpenAi:

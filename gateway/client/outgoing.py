@@ -7,7 +7,7 @@ from gateway.client.http1 import Headers, RequestHead
 _FORWARDED_FOR = b"x-forwarded-for"
 _OUR_COOKIES = (b"__Host-sluice", b"sluice-session=")
 #: Never passed on: our token, what is said anew, and what only the first hop may act on.
-_DROPPED = frozenset(
+DROPPED = frozenset(
     {
         b"authorization",
         b"expect",
@@ -22,7 +22,7 @@ _DROPPED = frozenset(
 )
 
 
-def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes] = ()) -> Headers:
+def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes] = DROPPED) -> Headers:
     """The caller's headers without ours, with Host and `X-Forwarded-*`; `prefix` is what was cut off the path.
 
     Who asked, and how, is what the connection says, or a proxy that the site trusts: never what a caller says.
@@ -38,7 +38,7 @@ def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes
     if prefix:
         before = given.get(b"x-forwarded-prefix", b"").rstrip(b"/") if seen.proxied else b""
         told.append((b"x-forwarded-prefix", before + prefix))
-    kept = head.end_to_end(_DROPPED.union(without) if without else _DROPPED)
+    kept = head.end_to_end(without)
     if b"sluice" in given.get(b"cookie", b""):
         kept = [pair for pair in map(_without_ours, kept) if pair[1] or pair[0] != b"cookie"]
     return told + kept

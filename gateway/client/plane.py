@@ -96,7 +96,8 @@ class Plane:
         self.door: Door
         self.fronts: set[Front] = set()
         self._services = services
-        self._ids = (b"%b-%x" % (secrets.token_hex(6).encode(), number) for number in itertools.count(1))
+        prefix = secrets.token_hex(6).encode()
+        self._ids = (b"%b-%x" % (prefix, number) for number in itertools.count(1))
         self._loop: asyncio.AbstractEventLoop
         self._answers: dict[tuple[str, str, bytes, int], Counter] = {}
         self._seconds: dict[str, Histogram] = {}
@@ -212,6 +213,8 @@ class Plane:
 
     def choose(self, routes: Sequence[Route], tried: Collection[Upstream], kin: Kin | None) -> Choice | None:
         """Which endpoint answers; None if there is none now."""
+        if len(routes) == 1 and len(routes[0].members) == 1:
+            return routes[0], routes[0].members[0]
         return choose(routes, tried, self._loop.time(), kin)
 
     async def awaken(self, routes: Sequence[Route], say: Callable[[str], None]) -> None:

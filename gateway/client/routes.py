@@ -68,11 +68,6 @@ class Route:
     own_prefix: bytes = b""
 
     @property
-    def strength(self) -> int:
-        """How many replicas' work it may be given. One that starts will have a replica."""
-        return max(len(self.members), 1)
-
-    @property
     def reachable(self) -> bool:
         """Whether there is a point in asking."""
         return self.wakes or any(member.health.reachable for member in self.members)

@@ -19,10 +19,17 @@ QUARTER = 900
 
 
 class _Kept(NamedTuple):
+    """A decision, and what it is good for. It holds on to the objects, so that no others get their ids."""
+
     decision: Decision
+    caller: Principal | None
     subject: Subject
     number: int
     quarter: int
+
+    def good(self, caller: Principal | None, subject: Subject, number: int, quarter: int) -> bool:
+        same = self.caller is caller and self.subject is subject
+        return same and self.number == number and self.quarter == quarter
 
 
 class Verdicts:
@@ -31,17 +38,24 @@ class Verdicts:
     def __init__(self, policies: Policies, clock: Callable[[], datetime], timezone: str) -> None:
         self._policies, self._clock, self._zone = policies, clock, ZoneInfo(timezone)
         self._kept: dict[Hashable, _Kept] = {}
+        self._near: dict[tuple[int, int, Action], _Kept] = {}
 
     def of(self, caller: Principal, action: Action, subject: Subject) -> Decision:
         """The decision; worked out where it is not known. A subject that changed must be another object."""
         number, now = self._policies.current.number, self._clock()
         quarter = int(now.timestamp()) // QUARTER
+        near = id(caller), id(subject), action
+        kept = self._near.get(near)
+        if kept is not None and kept.good(caller, subject, number, quarter):
+            return kept.decision  # the same caller and session as before, objects and all: most requests
         key = action, subject.id, policy_question.asking_key(caller)
-        kept = self._kept.get(key)
-        if kept is not None and kept.subject is subject and kept.number == number and kept.quarter == quarter:
-            return kept.decision
-        decision = self._policies.decide(caller, action, subject, now.astimezone(self._zone))
-        if len(self._kept) >= KEPT:
-            self._kept.clear()
-        self._kept[key] = _Kept(decision, subject, number, quarter)
-        return decision
+        known = self._kept.get(key)
+        if known is None or not known.good(None, subject, number, quarter):
+            decision = self._policies.decide(caller, action, subject, now.astimezone(self._zone))
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            known = self._kept[key] = _Kept(decision, None, subject, number, quarter)
+        if len(self._near) >= KEPT:
+            self._near.clear()
+        self._near[near] = known._replace(caller=caller)
+        return known.decision
