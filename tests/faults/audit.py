@@ -152,12 +152,16 @@ def marks(cluster: Cluster, sessions: Collection[str]) -> dict[str, set[int]]:
     }
 
 
-def until_quiet(cluster: Cluster, since: float, within: float) -> list[Accounted]:
-    """Wait until no job of ours is left in the queue, and accounting has heard of every end; then all the jobs."""
+def until_quiet(cluster: Cluster, since: float, names: Collection[str], within: float) -> list[Accounted]:
+    """Wait until no job of ours is left in the queue, and accounting has heard of every end; then all the jobs.
+
+    `names` are those of the jobs that clients were told of: a slurmdbd that was away learns of them minutes later.
+    """
     end = time.monotonic() + within
     while True:
         jobs = accounted(cluster, since)
+        heard = {job.name for job in jobs if job.end is not None}
         live = [job for job in jobs if job.end is None]
-        if (not live and not in_queue(cluster, since)) or time.monotonic() > end:
+        if (heard.issuperset(names) and not live and not in_queue(cluster, since)) or time.monotonic() > end:
             return jobs
         time.sleep(0.5)

@@ -155,7 +155,8 @@ def recoveries(told: Sequence[Told], heals: Sequence[float]) -> tuple[list[float
 
 
 async def _audit(cluster: Cluster, clients: Clients, began: float) -> tuple[Findings, int]:
-    jobs = await asyncio.to_thread(audit.until_quiet, cluster, began, QUIET_WITHIN)
+    names = {told.job_name for told in clients.told if told.job_at is not None}
+    jobs = await asyncio.to_thread(audit.until_quiet, cluster, began, names, QUIET_WITHIN)
     clients.give_up_at = time.time() + 60
     listed = [view["id"] for view in await clients.everything()]
     marks = await asyncio.to_thread(audit.marks, cluster, [told.id for told in clients.told if told.id])
