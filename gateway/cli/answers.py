@@ -41,6 +41,23 @@ def resource_options(function: F) -> F:
     return function
 
 
+def replicas_option(function: F) -> F:
+    """`--replicas N` or `MIN..MAX`; read it with `replicas`."""
+    return click.option(
+        "--replicas",
+        metavar="N|MIN..MAX",
+        help="How many jobs serve it: 2, or 0..4 for as many as there is to do for. Unset: as the recipe says.",
+    )(function)
+
+
+def replicas(text: str) -> dict[str, int | None]:
+    """`{"min": ..., "max": ...}` from `2` or `0..4`."""
+    least, dots, most = text.partition("..")
+    if not least.isdigit() or (dots and not most.isdigit()):
+        raise click.BadParameter(f"{text!r} is neither a number nor MIN..MAX", param_hint="--replicas")
+    return {"min": int(least), "max": int(most) if dots else None}
+
+
 def parse(pairs: Iterable[str]) -> dict[str, object]:
     """Answers by name; one that is given again is a list. BadParameter without a `=` or for an unreadable file."""
     answers: dict[str, object] = {}

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 @click.option(
     "--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of your own, any number of times."
 )
+@answers.replicas_option
+@click.option(
+    "--renew/--no-renew",
+    default=None,
+    help="Whether it goes on in another job before its time limit. Without either: as its recipe says.",
+)
 @click.option(
     "--wait/--no-wait",
     default=None,
@@ -60,6 +66,8 @@ def launch(
     project: str | None,
     version: str | None,
     labels: tuple[str, ...],
+    replicas: str | None,
+    renew: bool | None,
     wait: bool | None,
     timeout: float | None,
     dry_run: bool,
@@ -88,6 +96,8 @@ def launch(
         "cluster": cluster,
         "labels": answers.labels(labels) or None,
         "volumes": answers.volumes(volumes) or None,
+        "replicas": answers.replicas(replicas) if replicas is not None else None,
+        "renew": renew,
     }
     with connect() as sluice:
         if dry_run:

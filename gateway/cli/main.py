@@ -22,7 +22,11 @@ SECTIONS = {
         "exec": Entry("gateway.cli.exec:exec_", "Run a command in a running session's job."),
         "shell": Entry("gateway.cli.exec:shell", "Open a shell in a running session's job."),
         "forward": Entry("gateway.cli.forward:forward", "Reach ports of a running session's job from here."),
+        "scale": Entry("gateway.cli.scaling:scale", "Let more or fewer jobs serve a session."),
+        "update": Entry("gateway.cli.scaling:update", "Change what a session runs, without a gap."),
+        "extend": Entry("gateway.cli.scaling:extend", "Keep a session that nobody uses."),
         "stop": Entry("gateway.cli.stop:stop", "Stop sessions."),
+        "resume": Entry("gateway.cli.scaling:resume", "Start an ended session again."),
         "delete": Entry("gateway.cli.delete:delete", "Forget ended sessions."),
     },
     "Recipes and images": {

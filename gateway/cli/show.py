@@ -1,6 +1,6 @@
 """`sluice show`: all about one session."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import click
 from gateway.cli import complete, output
 
 if TYPE_CHECKING:
-    from gateway.model.api import JobView, SessionView
+    from gateway.model.api import JobView, ReplicaView, SessionView
 
 
 @click.command()
@@ -29,10 +29,12 @@ def show(*, session: str, script: bool, as_json: bool) -> None:
                 click.echo(sent.script, nl=not sent.script.endswith("\n"))
             return
         found = sluice.sessions.get(session)
+        jobs: Sequence[ReplicaView] = () if as_json else sluice.sessions.jobs(found.id)
     if as_json:
         output.emit(found.view)
     else:
         _print(found.view, found.url)
+        _print_jobs(jobs)
 
 
 def _print(view: "SessionView", url: str) -> None:
@@ -56,6 +58,7 @@ def _print(view: "SessionView", url: str) -> None:
             ("created", _moment(view.created_at)),
             ("ready", _moment(view.ready_at)),
             ("ended", _moment(view.ended_at)),
+            ("replicas", f"{view.replicas.min}..{view.replicas.max}" if view.replicas else None),
             ("stopping", "asked for" if view.stop_requested and not view.ended else None),
             *_job(view.job),
         ]
@@ -67,6 +70,18 @@ def _print(view: "SessionView", url: str) -> None:
             for name, state in view.conditions.items()
         ]
         output.table(("condition", "holds", "since", "message"), rows)
+
+
+def _print_jobs(jobs: "Sequence[ReplicaView]") -> None:
+    """Those that serve it, or are about to, beside the one that is shown."""
+    live = [job for job in jobs if job.phase not in {"succeeded", "failed", "stopped"}]
+    if len(live) > 1:
+        click.echo()
+        rows = [
+            (job.attempt, job.job_id or "", job.role, f"{job.phase}{', draining' if job.draining else ''}", job.nodes)
+            for job in live
+        ]
+        output.table(("attempt", "job", "role", "phase", "nodes"), rows)
 
 
 def _job(job: "JobView") -> list[tuple[str, object]]:

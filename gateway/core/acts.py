@@ -77,7 +77,7 @@ async def _stage(gateway: Gateway, cluster: Cluster, session: Session) -> str:
 
     The job that is sent next finds them in any case: they stay with the session until it ends.
     """
-    values = await secrets.given(gateway, session.id) if session.plan.secrets else None
+    values = await secrets.given(gateway, session.root) if session.plan.secrets else None
     if values is None:
         return ""
     try:
@@ -145,7 +145,7 @@ async def push(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -
         return _unchanged
     why_not = ""
     try:
-        values = await secrets.given(gateway, session.id)
+        values = await secrets.given(gateway, session.root)
         # an answer that was lost is asked for again: an agent that waits no longer has got them
         if (await gateway.agents.status(told.endpoint)).phase == "secrets":
             await gateway.agents.push(told.endpoint, values or {})

@@ -84,6 +84,7 @@ async def plan_for(
         defaults=where.defaults(cluster.settings),
     )
     where.check(plan.resources)
+    plan = _lasting(plan, request)
     values = secret_values(recipe, answers, named)
     told = {"labels": {**plan.labels, **request.labels}, "secrets": named_sources(recipe, given, values)}
     mounts = volumes.asked(plan.mounts, request.volumes)
@@ -94,6 +95,19 @@ async def plan_for(
     decisions = decision, *found.decisions, *mounted.decisions
     decision = next((one for one in decisions if not one.allowed), decision)
     return Wanted(cluster, where, recipe, plan, values, decision)
+
+
+def _lasting(plan: Plan, request: SessionRequest) -> Plan:
+    """The plan with as many jobs, for as long, as was asked for."""
+    changes: dict[str, object] = {}
+    if plan.service is None and (request.replicas is not None or request.renew is not None):
+        raise Invalid(f"the recipe {plan.recipe!r} is a batch job: it has no replicas, and is not renewed")
+    if request.replicas is not None and plan.service is not None:
+        asked = {"min": request.replicas.min, "max": request.replicas.most}
+        changes["service"] = plan.service.model_copy(update={"replicas": plan.replicas.model_copy(update=asked)})
+    if request.renew is not None:
+        changes["lifecycle"] = plan.lifecycle.model_copy(update={"renew": request.renew})
+    return plan.model_copy(update=changes)
 
 
 async def answers_schema(

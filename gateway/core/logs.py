@@ -38,9 +38,15 @@ async def read(
 async def follow(
     gateway: Gateway, caller: Principal, ref: str, *, file: LogFile = "service", offset: int = -65536
 ) -> AsyncIterator[LogChunk]:
-    """The log from `offset` on as it grows, until the session has ended and all of it is out."""
+    """The log from `offset` on as it grows, until the session has ended and all of it is out.
+
+    When the session goes on in another job, its log follows from the beginning.
+    """
+    attempt = 0
     while True:
         session = await sessions.looked_at(gateway, caller, ref, "logs")
+        if session.job.attempt != attempt:
+            offset, attempt = (0 if attempt else offset), session.job.attempt
         chunk = await _read(gateway, session, file, None, offset, CHUNK)
         if chunk.text:
             offset = chunk.next

@@ -7,7 +7,7 @@ is recorded the same way. A session whose act is still under way is left out of 
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from gateway.core import audit, pace
 from gateway.core.acts import ACTS, Age, Change
 from gateway.core.context import Cluster, Gateway
+from gateway.core.groups import Groups, Succession, successions
 from gateway.core.intents import Intents
 from gateway.core.leases import Hold, Keeper
 from gateway.core.sweep import Sweep
@@ -74,6 +75,7 @@ class ClusterLoop:
         self._slots = asyncio.Semaphore(gateway.settings.reconcile.submit_concurrency)
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._sweep, self._intents = Sweep(gateway, cluster, self._write, hold.sure), Intents(gateway.moment)
+        self._groups = Groups(gateway, cluster, self._write)
         self._database_away = ""
         self._busy_until = 0.0
         self._inventory_due = 0.0
@@ -134,9 +136,10 @@ class ClusterLoop:
             await self._record([(session, life.unreachable(session, why, now)) for session in idle])
         else:
             await _whole(self._steps(idle, seen, now))
+            self._do("tend", self._tend())
             if self._sweep.due(now):
                 self._do("sweep", self._sweep.run())
-        if any(session.job.job_id is None or session.stop_requested_at for session in live):
+        if any((one.job.job_id is None and one.asleep_at is None) or one.stop_requested_at for one in live):
             self._busy_until = loop.time() + BUSY_FOR
         busy = loop.time() < self._busy_until
         settings = gateway.settings.reconcile
@@ -148,6 +151,34 @@ class ClusterLoop:
         rest = pace.after_answer(self._seen.poll_seconds or 0.0, loop.time() - began)
         self._next_look = loop.time() + rest
         return max(usual, rest)
+
+    async def _tend(self) -> None:
+        try:
+            await self._steer()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            self._failed(error, "jobs of sessions not seen to")
+
+    async def _steer(self) -> None:
+        """See to sessions that have, or should have, several jobs; and to those that nobody uses."""
+        now = self._gateway.clock()
+        live = await self._gateway.db.read(store.live, self.name, self._live)
+        nodes = self._seen.inventory.nodes if self._seen.inventory is not None else ()
+        drained = {node.name for node in nodes if "DRAIN" in node.states}
+        changed, unused = await self._groups.turn(live, set(self._acting), drained, now)
+        for session, after, why in unused:
+            others = [one for one in live if one.parent == session.id]
+            self._do(f"settle {session.id}", self._settle(self._groups.settle(session, others, after, why)))
+        if changed:
+            self._busy_until = asyncio.get_running_loop().time() + BUSY_FOR
+            self._gateway.work.ring()
+
+    async def _settle(self, settling: Coroutine[Any, Any, bool]) -> None:
+        try:
+            if await settling:
+                self._gateway.news.ring()
+                self._gateway.work.ring()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            self._failed(error, "session not settled")
 
     async def settle(self) -> None:
         """Wait until no act is under way."""
@@ -206,18 +237,23 @@ class ClusterLoop:
         decided: list[tuple[Session, Step]] = []
         for session in sessions:
             job_id = session.job.job_id
+            if session.asleep_at is not None and session.stop_requested_at is None:
+                continue  # it has no job, and shall have none
             if (found := life.step(session, seen.get(job_id) if job_id is not None else None, now)) is not None:
                 decided.append((session, found))
                 if found.act is Act.SUBMIT:
                     self._intents.see(found.session, now)  # counts from before it is recorded
-        recorded = await self._record([(session, found.session) for session, found in decided])
-        for session, found in decided:
-            if found.act is not None and (current := recorded.get(session.id)) is not None:
-                self._do(current.id, self._act(current, found.act, self._intents.see(current, now)))
-                if found.act is Act.FIND:
+        following = successions(decided, self._live, self._acting.keys())
+        recorded = await self._record([(session, found.session) for session, found in decided], following)
+        acts = [(session.id, found.act) for session, found in decided] + [(one.before.id, one.act) for one in following]
+        for session_id, act in acts:
+            if act is not None and (current := recorded.get(session_id)) is not None:
+                self._do(current.id, self._act(current, act, self._intents.see(current, now)))
+                if act is Act.FIND:
                     self._sweep.soon(now)
         if ended := [session for session in recorded.values() if session.phase.ended]:
             await self._count_lost(ended, now)
+            self._groups.ended(ended, now)
             # what waits for a limit is tried at once, before anybody else's next try
             if woken := life.make_room(recorded.values(), ended):
                 await self._steps(woken, {}, now)
@@ -267,21 +303,23 @@ class ClusterLoop:
             log.info("database back", cluster=self.name)
         self._database_away = away
 
-    async def _record(self, changes: list[tuple[Session, Session]]) -> dict[str, Session]:
+    async def _record(
+        self, changes: list[tuple[Session, Session]], following: Sequence[Succession] = ()
+    ) -> dict[str, Session]:
         """Write the changed ones in one transaction. A session that somebody else changed meanwhile is left out."""
         now = self._gateway.clock()
         changed = [(before, after) for before, after in changes if before != after]
         recorded = {after.id: after for before, after in changes if before == after}
-        if changed:
+        if changed or following:
 
-            def write(connection: Connection) -> list[Session | None]:
-                saved = [store.save(connection, before, after, now) for before, after in changed]
-                kept = [pair for pair, session in zip(changed, saved, strict=True) if session is not None]
+            def write(connection: Connection) -> list[Session]:
+                saved = [(before, store.save(connection, before, after, now)) for before, after in changed]
+                kept = [(before, session) for before, session in saved if session is not None]
+                followed = [pair for one in following for pair in one.record(connection, now)]
                 audit.record_saved(connection, kept, now)
-                return saved
+                return [session for _, session in [*kept, *followed]]
 
-            saved = await self._write(write)
-            recorded |= {session.id: session for session in saved if session is not None}
+            recorded |= {session.id: session for session in await self._write(write)}
             self._gateway.news.ring()
         return recorded
 

@@ -9,7 +9,7 @@ from gateway.render.job import JobTarget, render
 
 def script_of(gateway: Gateway, cluster: Cluster, session: Session) -> JobScript:
     """The job script of a session's current attempt."""
-    return script_for(gateway, cluster, session.plan, session.id, session.job.attempt)
+    return script_for(gateway, cluster, session.plan, session.root, session.job.attempt)
 
 
 def script_for(gateway: Gateway, cluster: Cluster, plan: Plan, session_id: str, attempt: int) -> JobScript:

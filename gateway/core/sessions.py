@@ -21,6 +21,7 @@ from gateway.model.policy import Action, Decision
 from gateway.model.principal import Principal
 from gateway.model.recipe import Recipe
 from gateway.model.session import Session
+from gateway.store import members
 from gateway.store import sessions as store
 
 
@@ -91,6 +92,8 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
             return session
         after = session.model_copy(update={"stop_requested_at": now})
         audit.record_session(connection, told, "session.stop", session, policy=decision.policy)
+        for one in members.of(connection, session.id):
+            store.save(connection, one, one.model_copy(update={"stop_requested_at": now}), now)
         return store.save(connection, session, after, now) or session
 
     session = await gateway.db.write(write)
@@ -181,6 +184,9 @@ async def _earlier(gateway: Gateway, caller: Principal, key: str, digest: str) -
 def _digest(request: SessionRequest, recipe: Recipe) -> str:
     """What tells requests with the same key apart. Values of secrets are not in it: a digest of one can be guessed."""
     values: Any = request.model_dump(mode="json")
+    for name in ("replicas", "renew"):  # requests of before there were such
+        if values[name] is None:
+            del values[name]
     for name, parameter in recipe.parameters.items():
         if parameter.type == "secret" and isinstance(values["parameters"].get(name), str):
             values["parameters"][name] = None

@@ -21,7 +21,7 @@ async def unstage(cluster: Cluster, session: Session) -> None:
 
 def directory(cluster: Cluster, session: Session) -> str:
     """The session directory on the cluster; a relative path starts at the user's home."""
-    return f"{cluster.settings.session_root}/{session.id}"
+    return f"{cluster.settings.session_root}/{session.root}"
 
 
 def _path(cluster: Cluster, session: Session) -> str:

@@ -139,7 +139,7 @@ def _ended(connection: Connection, orphan: Orphan, session: Session | None) -> N
         "job",
         orphan.name,
         project=session.project if session is not None else None,
-        session=session.id if session is not None else None,
+        session=session.root if session is not None else None,
         job_id=orphan.job_id,
         details={"kind": orphan.kind.value, "cluster": orphan.cluster, "unix_user": orphan.unix_user},
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.model.inventory import Gpus, Node, Partition
 from gateway.model.session import Condition
@@ -17,6 +17,26 @@ class View(BaseModel):
     """An answer: readers ignore fields that they do not know, so the server may be newer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ScaleRequest(BaseModel):
+    """How many jobs shall serve a session."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int = Field(description="At least so many; 0: none while nobody asks for anything.", ge=0, le=64)
+    max: int | None = Field(None, description="At most so many; unset: as `min`, and at least 1.", ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError("`max` is less than `min`")
+        return self
+
+    @property
+    def most(self) -> int:
+        """`max`, worked out."""
+        return self.max if self.max is not None else max(1, self.min)
 
 
 class SessionRequest(BaseModel):
@@ -45,6 +65,29 @@ class SessionRequest(BaseModel):
     )
     labels: Mapping[str, str] = Field({}, description="Labels of your own.")
     volumes: tuple[VolumeUse, ...] = Field((), description="Volumes that it mounts.", max_length=32)
+    replicas: ScaleRequest | None = Field(None, description="How many jobs shall serve it; unset: as its recipe says.")
+    renew: bool | None = Field(
+        None, description="Whether it goes on in another job before its time limit; unset: as its recipe says."
+    )
+
+
+class ExtendRequest(BaseModel):
+    """How long a session shall not be stopped for being idle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: int = Field(description="From now on.", ge=60, le=30 * 86400)
+
+
+class UpdateRequest(BaseModel):
+    """What shall be different in a session that runs; what is not said stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str | None = Field(None, description="Version of the recipe; unset: the newest.")
+    parameters: Mapping[str, Any] = Field({}, description="Answers to parameters.", examples=[{"context": 4096}])
+    resources: Mapping[str, Any] = Field({}, description="Resources.", examples=[{"time": "2h"}])
+    image: str | None = Field(None, description="Another image; unset: the newest of the recipe's.")
 
 
 class ScriptView(View):
@@ -72,6 +115,24 @@ class JobView(View):
     ended_at: datetime | None
 
 
+class ReplicaView(JobView):
+    """One of the jobs of a session."""
+
+    role: str = Field(description="primary, successor or replica")
+    phase: str
+    message: str
+    draining: bool = Field(description="It gets no new requests.")
+    image_sha256: str
+    ready_at: datetime | None
+
+
+class ReplicasView(View):
+    """How many jobs shall serve the session."""
+
+    min: int
+    max: int
+
+
 class SessionView(View):
     id: str
     name: str
@@ -93,6 +154,7 @@ class SessionView(View):
     parameters: Mapping[str, Any]
     resources: Mapping[str, Any]
     labels: Mapping[str, str]
+    replicas: ReplicasView | None = Field(None, description="How many jobs serve it; null: one.")
     stop_requested: bool
     created_at: datetime
     updated_at: datetime

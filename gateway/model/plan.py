@@ -66,7 +66,7 @@ class PlannedService(_Part):
 class IdleRule(_Part):
     """Seconds; see the recipe's `lifecycle.idle`. `after` None: never."""
 
-    connected: bool | None = None
+    connected: bool = False
     gpus: bool | None = None
     after: float | None = None
     warn: float = 300

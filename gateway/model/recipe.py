@@ -202,8 +202,8 @@ class ServiceRequest(_Part):
 class IdleRequest(_Part):
     """One rule of what happens to a service that nobody uses. The first rule that fits decides."""
 
-    connected: bool | None = Field(
-        None, description="It fits while WebSockets are open (`true`), or none is (`false`); unset: always."
+    connected: bool = Field(
+        default=False, description="`true`: it fits while WebSockets are open; `false`: while none is."
     )
     gpus: bool | None = Field(None, description="It fits sessions with GPUs (`true`) or without; unset: all.")
     after: Duration | None = Field(None, description="It is stopped when it was idle for so long; unset: never.")

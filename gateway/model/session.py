@@ -311,32 +311,32 @@ def end(
 
 def unreachable(session: Session, why: str, now: datetime) -> Session:
     """Slurm could not be asked: a condition, never a phase."""
-    return _condition(session, "SchedulerReachable", status=False, message=why, now=now)
+    return condition(session, "SchedulerReachable", status=False, message=why, now=now)
 
 
 def reachable(session: Session, now: datetime) -> Session:
     if "SchedulerReachable" not in session.conditions:
         return session
-    return _condition(session, "SchedulerReachable", status=True, message="", now=now)
+    return condition(session, "SchedulerReachable", status=True, message="", now=now)
 
 
 def probed(session: Session, endpoint: Endpoint | None, why: str, now: datetime) -> Session:
     """The announced endpoint was tried: ready if it answered, else still starting, with a condition that says why."""
     if endpoint is None:
-        return _condition(session, "EndpointReachable", status=False, message=why, now=now)
-    session = _condition(session, "EndpointReachable", status=True, message="", now=now)
+        return condition(session, "EndpointReachable", status=False, message=why, now=now)
+    session = condition(session, "EndpointReachable", status=True, message="", now=now)
     return move(session, Phase.READY, "", now, endpoint=endpoint)
 
 
 def staged(session: Session, why_not: str, now: datetime) -> Session:
     """The secrets lie in a file for the agent; or why they do not, so that it will ask for them."""
-    return _condition(session, "SecretsDelivered", status=not why_not, message=why_not, now=now)
+    return condition(session, "SecretsDelivered", status=not why_not, message=why_not, now=now)
 
 
 def pushed(session: Session, told: Awaiting, why_not: str, now: datetime) -> Session:
     """The agent that waits there has the secrets; or why it has not got them yet."""
     message = why_not or _push_words(told)
-    return _condition(session, "SecretsDelivered", status=not why_not, message=message, now=now)
+    return condition(session, "SecretsDelivered", status=not why_not, message=message, now=now)
 
 
 def _pushed(session: Session, told: Awaiting) -> bool:
@@ -445,7 +445,7 @@ def _told(seen: SeenJob) -> dict[str, Any]:
     }
 
 
-def _condition(session: Session, name: str, *, status: bool, message: str, now: datetime) -> Session:
+def condition(session: Session, name: str, *, status: bool, message: str, now: datetime) -> Session:
     before = session.conditions.get(name)
     if before is not None and (before.status, before.message) == (status, message):
         return session

@@ -14,11 +14,15 @@ class FakeAgents:
         self.there: set[Endpoint] = set()
         self.waiting: set[Endpoint] = set()
         self.given: dict[Endpoint, dict[str, str]] = {}
+        self.busy: set[Endpoint] = set()
+        self.idle_seconds = 0.0
 
     async def status(self, endpoint: Endpoint) -> AgentStatus:
         self._reach(endpoint)
         phase = "secrets" if endpoint in self.waiting else "ready"
-        return AgentStatus(phase=phase, in_flight=0, idle_seconds=0, requests=0)
+        busy = endpoint in self.busy
+        idle = 0.0 if busy else self.idle_seconds
+        return AgentStatus(phase=phase, in_flight=int(busy), idle_seconds=idle, requests=0)
 
     async def push(self, endpoint: Endpoint, secrets: Mapping[str, str]) -> None:
         self._reach(endpoint)

@@ -67,6 +67,8 @@ class SessionOptions(TypedDict, total=False):
     cluster: str | None
     labels: Mapping[str, str] | None
     volumes: Sequence[Mapping[str, Any]] | None
+    replicas: Mapping[str, int | None] | None
+    renew: bool | None
 
 
 def quoted(ref: str) -> str:
@@ -127,6 +129,13 @@ def link(ref: str) -> Call:
 def stop(ref: str) -> Call:
     """Stopping twice is stopping once, so it is repeatable."""
     return Call(method="POST", path=f"/sessions/{quoted(ref)}/stop", repeatable=True)
+
+
+def wish(ref: str, what: str, body: BaseModel | None = None) -> Call:
+    """What is wanted of a session; to scale or extend it twice is to do it once."""
+    sent = body.model_dump(mode="json", exclude_unset=True) if body is not None else None
+    twice = what in {"scale", "extend"}
+    return Call(method="POST", path=f"/sessions/{quoted(ref)}/{what}", body=sent, repeatable=twice)
 
 
 def delete(ref: str, *, files: bool) -> Call:

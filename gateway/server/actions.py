@@ -14,6 +14,10 @@ from gateway.web.refusals import Naming, Wanted
 ACTIONS: Mapping[str, tuple[str, str, str]] = {
     "createSession": ("session.create", "session", ""),
     "stopSession": ("session.stop", "session", "ref"),
+    "scaleSession": ("session.scale", "session", "ref"),
+    "extendSession": ("session.extend", "session", "ref"),
+    "updateSession": ("session.update", "session", "ref"),
+    "resumeSession": ("session.resume", "session", "ref"),
     "deleteSession": ("session.delete", "session", "ref"),
     "openSession": ("session.open", "session", "ref"),
     "setSecret": ("secret.set", "secret", "name"),

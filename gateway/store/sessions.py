@@ -105,17 +105,25 @@ def add(
     """
     if key is not None:
         keys.check(connection, session, key)
-    row = values_of(session) | {"idempotency_key": key, "idempotency_digest": digest}
-    connection.execute(_ADD_SESSION, row)
-    connection.execute(_ADD_JOB, session.job.model_dump())
+    add_row(connection, session, key, digest)
+    add_job(connection, session.job)
     if sealed is not None:
         secrets.give(connection, session.id, sealed)
     if session.plan.labels and session.parent is None:
         named = session.plan.labels.items()
         connection.execute(_ADD_LABELS, [{"session_id": session.id, "name": n, "value": v} for n, v in named])
+
+
+def add_row(connection: Connection, session: Session, key: str | None = None, digest: str | None = None) -> None:
+    """Insert the row alone: of a session, or of one more job of a session."""
+    connection.execute(_ADD_SESSION, values_of(session) | {"idempotency_key": key, "idempotency_digest": digest})
     created = "session.created", {"recipe": session.plan.recipe, "name": session.name}
     kind, data = created if session.parent is None else ("session.job", told_of_job(session))
     append_events(connection, [(session, kind, data)])
+
+
+def add_job(connection: Connection, job: Job) -> None:
+    connection.execute(_ADD_JOB, job.model_dump())
 
 
 def by_key(connection: Connection, caller: Principal, key: str) -> tuple[Session, str] | None:
@@ -331,9 +339,12 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
         )
     elif _waiting(after) != _waiting(before):
         yield after, "session.reason", {"phase": after.word, **_waiting(after)}
-    if after.job.job_id != before.job.job_id:
+    other = after.job.attempt != before.job.attempt
+    if other and after.job.job_id is not None:
+        yield after, "session.adopted", {"attempt": after.job.attempt, "job_id": after.job.job_id, **_of(before)}
+    elif after.job.job_id != before.job.job_id and not other:
         yield after, "session.submitted", {"job_id": after.job.job_id, "attempt": after.job.attempt}
-    if after.job.time_limit != before.job.time_limit and before.job.time_limit is not None:
+    if after.job.time_limit != before.job.time_limit and before.job.time_limit is not None and not other:
         yield after, "session.time_limit", {"minutes": after.job.time_limit, "before": before.job.time_limit}
     for name, condition in after.conditions.items():
         if condition != before.conditions.get(name):
@@ -341,6 +352,10 @@ def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dic
             yield after, "session.condition", data
     if after.stop_requested_at is not None and before.stop_requested_at is None:
         yield after, "session.stop_requested", {}
+
+
+def _of(before: Session) -> dict[str, Any]:
+    return {"before": before.job.attempt, "job_before": before.job.job_id}
 
 
 def told_of_job(member: Session) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def view(session: Session) -> SessionView:
 
 def _shown(own: Mapping[str, Any], job: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     service = plan.get("service")
+    asked = service.get("replicas") if service else None
     return {
         **own,
         "recipe_version": plan["version"],
@@ -60,6 +61,7 @@ def _shown(own: Mapping[str, Any], job: Mapping[str, Any], plan: Mapping[str, An
         "parameters": plan.get("parameters", {}),
         "resources": _given(plan.get("resources", {})),
         "labels": plan.get("labels", {}),
+        "replicas": {"min": asked["min"], "max": asked["max"]} if asked else None,
         "job": job,
     }
 

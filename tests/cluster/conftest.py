@@ -37,6 +37,9 @@ def product(slurm_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     shipped = data_folder("recipes") / "llama-cpp.yaml"
     model = shipped.read_text().replace("name: llama-cpp", "name: requeued-model")
     (folder / "recipes" / "requeued-model.yaml").write_text(f"{model}\nlifecycle: {{requeue: true}}\n")
+    several = shipped.read_text().replace("name: llama-cpp", "name: several")
+    replicas = "service:\n  replicas: {target_in_flight: 100, scale_down_after: 3}\n"
+    (folder / "recipes" / "several.yaml").write_text(several.replace("service:\n", replicas))
     with serving(slurm_cluster, folder, free_port()) as made:
         yield made
 

@@ -30,6 +30,16 @@ from gateway.store.leases import Grip
 LONG = 3600.0
 RECIPES = {
     "echo": 'name: echo\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nservice: {protocol: http}\n',
+    "pool": 'name: pool\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nresources: {time: 1h}\n'
+    "parameters:\n  size: {type: integer, default: 1}\nenv: {SIZE: '{{ size }}'}\n"
+    "service: {protocol: openai, model: m, replicas: {min: 2, max: 3, target_in_flight: 4, scale_down_after: 60}}\n",
+    "solo": 'name: solo\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nresources: {time: 1h}\n'
+    "parameters:\n  size: {type: integer, default: 1}\nenv: {SIZE: '{{ size }}'}\n"
+    "service: {protocol: openai, model: m}\n",
+    "nap": 'name: nap\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\n'
+    "service: {protocol: openai, model: m, replicas: {min: 0, scale_down_after: 60}}\n",
+    "desk": 'name: desk\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nresources: {time: 1h}\n'
+    "service: {protocol: http}\nlifecycle: {idle: [{connected: true, after: 2h}, {after: 10m, warn: 2m}]}\n",
     "count": 'name: count\nversion: "1"\nkind: batch\nimage: base\ncommand: [count, "{{ to }}"]\n'
     "parameters:\n  to: {type: integer, default: 3, maximum: 9}\n",
     "login": 'name: login\nversion: "1"\nkind: batch\nimage: base\ncommand: [login]\n'

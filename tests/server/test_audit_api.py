@@ -8,6 +8,7 @@ import pytest
 
 from gateway.model.audit import AuditQuery, AuditRow, walk
 from gateway.model.principal import LOCAL_ADMIN
+from gateway.model.session import Phase
 from gateway.sdk import AsyncSluice
 from gateway.server.actions import ACTIONS
 from gateway.store import audit
@@ -50,7 +51,13 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
     "revokeToken": ("DELETE", "/tokens/ci", None),
 }
 #: These need more than one request; they have tests of their own.
-ELSEWHERE = {"deleteSession", "openSession", "signIn"}
+SEVERAL_JOBS: dict[str, Any] = {
+    "scaleSession": {"min": 2, "max": 3},
+    "extendSession": {"seconds": 3600},
+    "updateSession": {"parameters": {"alias": "other"}},
+    "resumeSession": None,
+}
+ELSEWHERE = {"deleteSession", "openSession", "signIn", *SEVERAL_JOBS}
 
 
 async def test_every_change_has_a_row_with_who_and_through_what(town: Town) -> None:
@@ -66,6 +73,23 @@ async def test_every_change_has_a_row_with_who_and_through_what(town: Town) -> N
         told = [row for row in await rows(town, action=wanted) if row.id > before]
         assert [(row.who, row.decision, row.outcome) for row in told] == [("admin", "allow", "done")], operation
         assert (told[0].request_id, told[0].origin) == (operation, "api")
+
+
+async def test_what_is_asked_of_a_session_that_runs_has_a_row(town: Town) -> None:
+    session = await town.start("ann", recipe="chat", project="alpha")
+    base = f"/api/v1/sessions/{session['id']}"
+    for operation, body in SEVERAL_JOBS.items():
+        if operation == "resumeSession":
+            await town.ask("ann", "POST", f"{base}/stop")
+            await town.site.reaches(session["id"], Phase.STOPPED)
+        action = ACTIONS[operation][0]
+        path = f"{base}/{action.partition('.')[2]}"
+        assert await town.status("ben", "POST", path, body) == 404
+        assert await town.status("vic", "POST", path, body) == 403
+        answer = await town.ask("ann", "POST", path, body)
+        assert answer.is_success, (operation, answer.text)
+        (told,) = await rows(town, action=action, decision="allow")
+        assert (told.who, told.object, told.outcome) == ("ann", session["id"], "done")
 
 
 async def test_deleting_a_session_has_a_row(town: Town) -> None:

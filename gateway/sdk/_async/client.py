@@ -5,16 +5,22 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from urllib.parse import urljoin
 
+from pydantic import BaseModel
+
 from gateway.model.api import (
     ClusterView,
     EventView,
+    ExtendRequest,
     HealthView,
     OpeningView,
     Page,
     RecipeDetail,
     RecipePage,
+    ReplicaView,
+    ScaleRequest,
     ScriptView,
     SessionView,
+    UpdateRequest,
 )
 from gateway.model.image import Image
 from gateway.model.user import MeView
@@ -178,6 +184,41 @@ class AsyncSessions:
     async def stop(self, ref: str) -> AsyncSession:
         """Ask for its end, in any phase, any number of times."""
         response = await self._transport.send(wire.stop(ref))
+        return AsyncSession(self._transport, wire.read(SessionView, response))
+
+    async def scale(self, ref: str, least: int, most: int | None = None) -> AsyncSession:
+        """Let at least and at most so many jobs serve it; 0: none while nobody uses it."""
+        return await self._ask(ref, "scale", ScaleRequest(min=least, max=most))
+
+    async def extend(self, ref: str, seconds: int) -> AsyncSession:
+        """Do not stop it for being idle for so many seconds from now."""
+        return await self._ask(ref, "extend", ExtendRequest(seconds=seconds))
+
+    async def update(
+        self,
+        ref: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        image: str | None = None,
+        version: str | None = None,
+    ) -> AsyncSession:
+        """Run it with other parameters, resources or another image, without a gap; what is not said stays."""
+        changes = {"parameters": parameters, "resources": resources, "image": image, "version": version}
+        said = {name: value for name, value in changes.items() if value is not None}
+        return await self._ask(ref, "update", UpdateRequest.model_validate(said))
+
+    async def resume(self, ref: str) -> AsyncSession:
+        """Start an ended session again, as it was. Conflict while it is live."""
+        return await self._ask(ref, "resume", None)
+
+    async def jobs(self, ref: str) -> Sequence[ReplicaView]:
+        """All jobs that it has and had, by attempt."""
+        response = await self._transport.send(wire.get(f"/sessions/{wire.quoted(ref)}/jobs"))
+        return wire.read(Page[ReplicaView], response).items
+
+    async def _ask(self, ref: str, what: str, body: BaseModel | None) -> AsyncSession:
+        response = await self._transport.send(wire.wish(ref, what, body))
         return AsyncSession(self._transport, wire.read(SessionView, response))
 
     async def link(self, ref: str) -> str:

@@ -6,16 +6,22 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from urllib.parse import urljoin
 
+from pydantic import BaseModel
+
 from gateway.model.api import (
     ClusterView,
     EventView,
+    ExtendRequest,
     HealthView,
     OpeningView,
     Page,
     RecipeDetail,
     RecipePage,
+    ReplicaView,
+    ScaleRequest,
     ScriptView,
     SessionView,
+    UpdateRequest,
 )
 from gateway.model.image import Image
 from gateway.model.user import MeView
@@ -177,6 +183,41 @@ class Sessions:
     def stop(self, ref: str) -> Session:
         """Ask for its end, in any phase, any number of times."""
         response = self._transport.send(wire.stop(ref))
+        return Session(self._transport, wire.read(SessionView, response))
+
+    def scale(self, ref: str, least: int, most: int | None = None) -> Session:
+        """Let at least and at most so many jobs serve it; 0: none while nobody uses it."""
+        return self._ask(ref, "scale", ScaleRequest(min=least, max=most))
+
+    def extend(self, ref: str, seconds: int) -> Session:
+        """Do not stop it for being idle for so many seconds from now."""
+        return self._ask(ref, "extend", ExtendRequest(seconds=seconds))
+
+    def update(
+        self,
+        ref: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        image: str | None = None,
+        version: str | None = None,
+    ) -> Session:
+        """Run it with other parameters, resources or another image, without a gap; what is not said stays."""
+        changes = {"parameters": parameters, "resources": resources, "image": image, "version": version}
+        said = {name: value for name, value in changes.items() if value is not None}
+        return self._ask(ref, "update", UpdateRequest.model_validate(said))
+
+    def resume(self, ref: str) -> Session:
+        """Start an ended session again, as it was. Conflict while it is live."""
+        return self._ask(ref, "resume", None)
+
+    def jobs(self, ref: str) -> Sequence[ReplicaView]:
+        """All jobs that it has and had, by attempt."""
+        response = self._transport.send(wire.get(f"/sessions/{wire.quoted(ref)}/jobs"))
+        return wire.read(Page[ReplicaView], response).items
+
+    def _ask(self, ref: str, what: str, body: BaseModel | None) -> Session:
+        response = self._transport.send(wire.wish(ref, what, body))
         return Session(self._transport, wire.read(SessionView, response))
 
     def link(self, ref: str) -> str:

@@ -1,13 +1,24 @@
 """`/api/v1/sessions`: start, list, look, stop, forget."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from gateway.core import openings, sessions
+from gateway.core import openings, scaling, sessions
 from gateway.core.reading import Reading
-from gateway.model.api import OpeningView, Page, ScriptView, SessionRequest, SessionView
+from gateway.model.api import (
+    ExtendRequest,
+    OpeningView,
+    Page,
+    ReplicaView,
+    ScaleRequest,
+    ScriptView,
+    SessionRequest,
+    SessionView,
+    UpdateRequest,
+)
 from gateway.server.api import examples, reads
 from gateway.server.api.reads import Listing
 from gateway.store.views import view
@@ -144,6 +155,67 @@ async def script(
 async def stop(gateway: Gw, caller: Caller, ref: str) -> SessionView:
     """In any phase, any number of times. The job is told to end, has its grace, and is then ended by Slurm."""
     return view(await sessions.stop(gateway, caller, ref))
+
+
+@router.get(
+    "/{ref}/jobs",
+    operation_id="listSessionJobs",
+    summary="The jobs of a session",
+    responses=problems(404),
+)
+async def jobs(gateway: Gw, caller: Caller, ref: str) -> Page[ReplicaView]:
+    """All that it has and had, by attempt: replicas, successors, and those before."""
+    return Page(items=await scaling.jobs(gateway, caller, ref))
+
+
+@router.post(
+    "/{ref}/scale",
+    operation_id="scaleSession",
+    summary="Let more or fewer jobs serve a session",
+    status_code=202,
+    responses={202: example(examples.SESSION, "From now on; follow the events."), **problems(403, 404, 409, 422)},
+)
+async def scale(gateway: Gw, caller: Caller, ref: str, request: ScaleRequest) -> SessionView:
+    """Between `min` and `max`, as many as there is to do for; `min: 0` lets it sleep while nobody uses it."""
+    return view(await scaling.scale(gateway, caller, ref, request))
+
+
+@router.post(
+    "/{ref}/extend",
+    operation_id="extendSession",
+    summary="Keep a session that nobody uses",
+    responses={200: example(examples.SESSION, "It is kept for so long."), **problems(403, 404, 409, 422)},
+)
+async def extend(gateway: Gw, caller: Caller, ref: str, request: ExtendRequest) -> SessionView:
+    """It is not stopped for being idle before so many seconds have passed."""
+    return view(await scaling.extend(gateway, caller, ref, timedelta(seconds=request.seconds)))
+
+
+@router.post(
+    "/{ref}/update",
+    operation_id="updateSession",
+    summary="Change what a session runs, without a gap",
+    status_code=202,
+    responses={202: example(examples.SESSION, "A job with it is started."), **problems(403, 404, 409, 422)},
+)
+async def update(gateway: Gw, caller: Caller, ref: str, request: UpdateRequest) -> SessionView:
+    """A successor with the changes becomes ready and takes over, then its predecessor drains and ends.
+
+    If it does not become ready, the session goes on as it was.
+    """
+    return view(await scaling.update(gateway, caller, ref, request))
+
+
+@router.post(
+    "/{ref}/resume",
+    operation_id="resumeSession",
+    summary="Start an ended session again",
+    status_code=202,
+    responses={202: example(examples.SESSION, "It is started."), **problems(403, 404, 409)},
+)
+async def resume(gateway: Gw, caller: Caller, ref: str) -> SessionView:
+    """With the same plan, in the same directory, under the same id."""
+    return view(await scaling.resume(gateway, caller, ref))
 
 
 @router.post(

@@ -1,0 +1,79 @@
+"""When a service that nobody uses is stopped, and what its users are told before that or before a time limit. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gateway.model.group import is_ready, limit_of
+from gateway.model.load import Load
+from gateway.model.plan import IdleRule
+from gateway.model.session import Session, condition
+
+IDLE, LIMIT = "Idle", "TimeLimit"
+#: So long before a limit at which the session will end it is told; a fifth of the time in shorter jobs.
+TELL_BEFORE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """Nobody uses the session: it is stopped at `stop_at`, and its users are told from `tell_at` on."""
+
+    after: timedelta
+    since: datetime
+    tell_at: datetime
+    stop_at: datetime
+
+
+def rule_for(session: Session, load: Load | None) -> IdleRule | None:
+    """The first rule that fits; None if none does."""
+    connected = load is not None and load.websockets > 0
+    gpus = bool(session.plan.resources.gpus.count)
+    for rule in session.plan.lifecycle.idle:
+        if rule.connected == connected and rule.gpus in {None, gpus}:
+            return rule
+    return None
+
+
+def quiet(session: Session, load: Load | None) -> Quiet | None:
+    """Since when nobody uses it, and what follows; None while somebody does, or no rule says that it ends."""
+    rule = rule_for(session, load)
+    if rule is None or rule.after is None or not is_ready(session) or session.ready_at is None:
+        return None
+    if load is not None and (load.in_flight or load.waiting):
+        return None
+    asked = load.last_request_at if load is not None else None
+    since = max(session.ready_at, asked) if asked is not None else session.ready_at
+    after = timedelta(seconds=rule.after)
+    stop_at = max(since + after, session.keep_until or since)
+    return Quiet(after=after, since=since, tell_at=stop_at - timedelta(seconds=rule.warn), stop_at=stop_at)
+
+
+def noticed(session: Session, load: Load | None, now: datetime) -> Session:
+    """The session with the conditions that tell of an end to come, as long as one is."""
+    found = quiet(session, load)
+    told = ""
+    if found is not None and now >= found.tell_at:
+        told = f"Nobody has used it since {_hour(found.since)}: it is stopped at {_hour(found.stop_at)}. " + _KEEP
+    session = _tell(session, IDLE, told, now)
+    limit, job = limit_of(session), session.job
+    told = ""
+    near = limit is not None and job.started_at is not None and now >= limit - _before(limit - job.started_at)
+    if limit is not None and near and not session.plan.lifecycle.renew:
+        told = f"Job {job.job_id} reaches its time limit at {_hour(limit)}, and no other job follows it."
+    return _tell(session, LIMIT, told, now)
+
+
+_KEEP = "`sluice extend` keeps it."
+
+
+def _tell(session: Session, name: str, told: str, now: datetime) -> Session:
+    if not told and name not in session.conditions:
+        return session
+    return condition(session, name, status=bool(told), message=told, now=now)
+
+
+def _before(length: timedelta) -> timedelta:
+    return min(TELL_BEFORE, length / 5)
+
+
+def _hour(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,152 @@
+"""Several real jobs of one session: nobody who calls it notices that it is renewed, scaled, or that a job is killed."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.product import Product
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("images")]
+
+Job = dict[str, Any]
+PAUSE = 0.2
+
+
+@dataclass
+class Callers:
+    """Somebody who asks a session one small question after the other."""
+
+    product: Product
+    model: str
+    answered: int = 0
+    failed: list[str] = field(default_factory=list)
+    enough: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        auth = {"Authorization": f"Bearer {self.product.environment['SLUICE_TOKEN']}"}
+        with httpx.Client(base_url=self.product.url, headers=auth, timeout=60) as http:
+            while not self.enough.wait(PAUSE):
+                try:
+                    answer = http.post("/v1/chat/completions", json=question(self.model))
+                except httpx.HTTPError as error:
+                    self.failed.append(repr(error))
+                    continue
+                if answer.status_code == 200:
+                    self.answered += 1
+                else:
+                    self.failed.append(f"{answer.status_code} {answer.text[:200]}")
+
+
+def question(model: str) -> dict[str, Any]:
+    return {"model": model, "max_tokens": 2, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def until(ask: Callable[[], Any], reached: Callable[[Any], bool], seconds: float = 180) -> Any:
+    deadline = time.monotonic() + seconds
+    while not reached(found := ask()):
+        assert time.monotonic() < deadline, f"not within {seconds} s; last: {found}"
+    return found
+
+
+def jobs(product: Product, name: str) -> list[Job]:
+    """The session's jobs that live."""
+    auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
+    answer = httpx.get(f"{product.url}/api/v1/sessions/{name}/jobs", headers=auth, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return [job for job in answer.json()["items"] if job["phase"] not in {"succeeded", "failed", "stopped"}]
+
+
+def ready(found: list[Job]) -> list[int]:
+    """The attempts that take requests."""
+    return [job["attempt"] for job in found if job["phase"] == "ready" and not job["draining"]]
+
+
+def phases(product: Product, name: str) -> list[str]:
+    told = product.sluice("events", name, "--json").stdout
+    events = [json.loads(line) for line in told.splitlines()]
+    return [event["data"]["phase"] for event in events if event["type"] == "session.phase"]
+
+
+@pytest.fixture(scope="module")
+def lasting(product: Product, images: None) -> Iterator[Callers]:
+    """A model server with a short time limit, called all the time."""
+    del images
+    done = product.sluice("launch", "several", "-p", "alias=lasting", "--name", "lasting", "--time", "2m", "--wait")
+    assert done.returncode == 0, done.stderr
+    callers = Callers(product, "lasting")
+    thread = threading.Thread(target=callers.run)
+    thread.start()
+    yield callers
+    callers.enough.set()
+    thread.join()
+    product.sluice("stop", "lasting", "--wait")
+
+
+def test_one_job_becomes_two_and_one_again_and_a_killed_one_is_replaced(product: Product, lasting: Callers) -> None:
+    assert not lasting.failed
+    done = product.sluice("launch", "several", "-p", "alias=many", "--name", "many", "--replicas", "1", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert product.sluice("scale", "many", "2").returncode == 0
+    until(lambda: jobs(product, "many"), lambda found: ready(found) == [1, 2])
+    callers = Callers(product, "many")
+    thread = threading.Thread(target=callers.run)
+    thread.start()
+    try:
+        own = next(job for job in jobs(product, "many") if job["attempt"] == 1)
+        product.cluster.exec("login", ["scancel", str(own["job_id"])], user="alice")
+        until(lambda: jobs(product, "many"), lambda found: ready(found) == [2, 3])
+        assert product.json("show", "many")["phase"] == "ready"
+        assert product.sluice("scale", "many", "1").returncode == 0
+        (last,) = until(lambda: jobs(product, "many"), lambda found: len(found) == 1)
+        answered = callers.answered
+        until(lambda: callers.answered, lambda now: now > answered + 2)
+    finally:
+        callers.enough.set()
+        thread.join()
+    assert last["phase"] == "ready"
+    assert phases(product, "many")[-1] == "ready"
+    assert phases(product, "many").count("ready") == 1
+    # what was under way in the killed job may be lost, and nothing else
+    assert len(callers.failed) <= 1, callers.failed
+    named = product.cluster.exec("ctl", ["squeue", "--noheader", "--format=%j"]).stdout.split()
+    assert len(named) == len(set(named))
+    assert product.sluice("stop", "many", "--wait").returncode == 0
+
+
+def test_a_session_sleeps_and_the_first_request_starts_it(product: Product, lasting: Callers) -> None:
+    assert not lasting.failed
+    done = product.sluice("launch", "several", "-p", "alias=nap", "--name", "nap", "--replicas", "0..1", "--wait")
+    assert done.returncode == 0, done.stderr
+    until(lambda: product.json("show", "nap"), lambda found: found["reason"] == "asleep")
+    until(lambda: jobs(product, "nap"), lambda found: len(found) == 1 and found[0]["job_id"] is None)
+    auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
+    answers: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=product.url, headers=auth, timeout=170) as http:
+            answers.append(http.post("/v1/chat/completions", json=question("nap")).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 5
+    assert [job["attempt"] for job in jobs(product, "nap") if not job["draining"] and job["job_id"]] == [2]
+    assert product.sluice("stop", "nap", "--wait").returncode == 0
+
+
+def test_a_session_outlives_the_time_limit_of_its_job_and_no_request_fails(product: Product, lasting: Callers) -> None:
+    found = until(lambda: product.json("show", "lasting"), lambda now: now["job"]["attempt"] > 1, seconds=240)
+    assert found["phase"] == "ready"
+    until(lambda: jobs(product, "lasting"), lambda left: 1 not in [job["attempt"] for job in left])
+    answered = lasting.answered
+    until(lambda: lasting.answered, lambda now: now > answered + 5)
+    assert lasting.failed == []
+    assert phases(product, "lasting").count("ready") == 1
