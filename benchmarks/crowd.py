@@ -79,8 +79,8 @@ class Spent:
     @classmethod
     def now(cls, cluster: Cluster, gateway: int) -> "Spent":
         told = json.loads(cluster.exec("ctl", ["sdiag", "--json"]).stdout)["statistics"]
-        cpu = {name: _cpu(cluster.exec("ctl", ["sh", "-c", _STAT, "sh", name]).stdout) for name in DAEMONS}
-        cpu["gateway"] = _cpu(Path(f"/proc/{gateway}/stat").read_text(encoding="ascii"))
+        cpu = {name: cpu_seconds(cluster.exec("ctl", ["sh", "-c", _STAT, "sh", name]).stdout) for name in DAEMONS}
+        cpu["gateway"] = cpu_of(gateway)
         status = cluster.exec("ctl", ["sh", "-c", _STATUS]).stdout
         return cls(
             at=time.monotonic(),
@@ -109,7 +109,12 @@ _STAT = 'for pid in $(pidof "$1"); do cat "/proc/$pid/stat"; done'
 _STATUS = 'for pid in $(pidof slurmrestd); do grep VmRSS: "/proc/$pid/status"; done'
 
 
-def _cpu(stats: str) -> float:
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process here, so far."""
+    return cpu_seconds(Path(f"/proc/{pid}/stat").read_text(encoding="ascii"))
+
+
+def cpu_seconds(stats: str) -> float:
     """CPU seconds of processes, from their /proc/PID/stat."""
     fields = [line.rpartition(")")[2].split() for line in stats.splitlines()]
     return sum(int(field[11]) + int(field[12]) for field in fields) / _TICKS

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +100,6 @@ def until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         try:
             with urllib.request.urlopen(f"{url}/api/v1/health/live", timeout=5):  # noqa: S310 - our own address
                 return
-        except urllib.error.URLError:
+        except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"the gateway did not come up:\n{log.read_text()[-2000:]}")

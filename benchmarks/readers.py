@@ -1,9 +1,13 @@
 """Closed-loop readers in a process of their own: N connections, each asks again when its answer is there.
 
+All connect first, and what is answered in the first WARM seconds is not counted: connections are made once, and
+asked over for hours. The readers cost the machine processor time, too; how much is told (`own`).
+
 `python -m benchmarks.readers` reads its job as JSON from stdin and prints what it saw as JSON.
 """
 
 import asyncio
+import gc
 import json
 import random
 import subprocess
@@ -16,25 +20,35 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from benchmarks.crowd import cpu_of
+
+WARM = 1.0
+
 
 @dataclass(frozen=True)
 class Job:
-    """`paths` are asked for at random over `connections` for `seconds`."""
+    """`paths` are asked for at random over `connections` for `seconds`; `pid` is of the server that answers."""
 
     url: str
     paths: Sequence[str]
     headers: dict[str, str]
     connections: int
     seconds: float
+    pid: int
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Requests a second, seconds of each answer, and how many were no 200."""
+    """Requests a second, seconds of each answer, and how many were no 200.
+
+    CPU seconds of an answer: the server's, and the readers' `own`.
+    """
 
     rate: float
     seconds: Sequence[float]
     errors: int
+    server: float
+    own: float
 
 
 def read(job: Job) -> Seen:
@@ -47,8 +61,8 @@ def read(job: Job) -> Seen:
 class _Reader(asyncio.Protocol):
     """One connection. An answer's head is looked at once: its length tells where the answer ends."""
 
-    def __init__(self, requests: Sequence[bytes], until: float) -> None:
-        self._requests, self._until = requests, until
+    def __init__(self, requests: Sequence[bytes]) -> None:
+        self._requests = requests
         self._buffer, self._left, self._began = b"", -1, 0.0
         self.seconds: list[float] = []
         self.errors = 0
@@ -56,6 +70,10 @@ class _Reader(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+
+    def begin(self, since: float, until: float) -> None:
+        """Count what is answered from `since` on, and stop at `until`."""
+        self._since, self._until = since, until
         self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,7 +99,8 @@ class _Reader(asyncio.Protocol):
         if self._left <= 0:
             self._left = -1
             now = time.perf_counter()
-            self.seconds.append(now - self._began)
+            if now > self._since:
+                self.seconds.append(now - self._began)
             if now < self._until:
                 self._ask()
             else:
@@ -97,17 +116,27 @@ async def _run(job: Job) -> Seen:
     place = urlsplit(job.url)
     lines = "".join(f"{name}: {value}\r\n" for name, value in job.headers.items())
     requests = [f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n{lines}\r\n".encode() for path in job.paths]
-    loop, began = asyncio.get_running_loop(), time.perf_counter()
-    until = began + job.seconds
-    readers = []
+    loop, readers = asyncio.get_running_loop(), []
     for _ in range(job.connections):
-        _, reader = await loop.create_connection(
-            lambda: _Reader(requests, until), str(place.hostname), place.port or 80
-        )
+        _, reader = await loop.create_connection(lambda: _Reader(requests), str(place.hostname), place.port or 80)
         readers.append(reader)
+    gc.freeze()
+    gc.disable()
+    since = time.perf_counter() + WARM
+    for reader in readers:
+        reader.begin(since, since + job.seconds)
+    await asyncio.sleep(WARM)
+    own, server = time.process_time(), cpu_of(job.pid)
     await asyncio.gather(*(reader.done for reader in readers))
     seconds = [one for reader in readers for one in reader.seconds]
-    return Seen(len(seconds) / (time.perf_counter() - began), seconds, sum(reader.errors for reader in readers))
+    number = max(1, len(seconds))
+    return Seen(
+        rate=len(seconds) / (time.perf_counter() - since),
+        seconds=seconds,
+        errors=sum(reader.errors for reader in readers),
+        server=(cpu_of(job.pid) - server) / number,
+        own=(time.process_time() - own) / number,
+    )
 
 
 if __name__ == "__main__":

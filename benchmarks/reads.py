@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 from sqlalchemy import insert, text
@@ -37,7 +37,8 @@ from tests.postgresql import serving
 
 SESSIONS, LIVE, AT_ONCE = 100_000, 200, 2000
 CLIENTS, SECONDS = 500, 8.0
-LISTERS, LIST_SECONDS, PAGE = 4, 6.0, 50
+LISTERS, LIST_SECONDS, PAGE = (1, 4), 5.0, 50
+SHARES = (0.5, 0.99)
 FILTERS = ["recipe=recipe-3", "phase=failed", "label=team=c", "label=run=77", "name=bench-4711", "ended=true"]
 CHANGES = 100
 BARE = """
@@ -66,10 +67,10 @@ def _on(kind: str, env: Environment, folder: Path, url: str) -> Iterator[Row]:
     print(f"filling {kind} with {SESSIONS} sessions ...", flush=True)
     ids, live = fill(database)
     try:
-        with _server(env, folder, url) as (address, headers):
-            yield from _lists(kind, database, address, headers, ids)
-            yield from _statuses(kind, address, headers, ids)
-            yield from asyncio.run(_events(kind, database, address, headers, live))
+        with _server(env, folder, url) as server:
+            yield from _lists(kind, database, server, ids)
+            yield from _statuses(kind, server, ids)
+            yield from asyncio.run(_events(kind, database, server, live))
     finally:
         database.close()
 
@@ -137,8 +138,23 @@ def _session(plan: Plan, number: int, at: datetime, phase: Phase) -> Session:
     )
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that has this database to itself."""
+
+    address: str
+    headers: dict[str, str]
+    pid: int
+
+    def asked(self, paths: Sequence[str], clients: int, seconds: float) -> Seen:
+        """What so many readers see."""
+        seen = read(Job(self.address, paths, self.headers, clients, seconds, self.pid))
+        assert seen.errors == 0, f"{seen.errors} readers were refused"
+        return seen
+
+
 @contextmanager
-def _server(env: Environment, folder: Path, url: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _server(env: Environment, folder: Path, url: str) -> Iterator[Server]:
     """`sluice serve server` on this database."""
     config = folder / "sluice.toml"
     state = folder / "state"
@@ -153,21 +169,25 @@ def _server(env: Environment, folder: Path, url: str) -> Iterator[tuple[str, dic
     try:
         address = f"http://127.0.0.1:{port}"
         until_ready(address, process, folder / "server.log")
-        yield address, {"Authorization": f"Bearer {(state / 'token').read_text().strip()}"}
+        token = (state / "token").read_text().strip()
+        yield Server(address, {"Authorization": f"Bearer {token}"}, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def _lists(kind: str, database: Database, address: str, headers: dict[str, str], ids: list[str]) -> Iterator[Row]:
+def _lists(kind: str, database: Database, server: Server, ids: list[str]) -> Iterator[Row]:
     """Pages of 50 anywhere in the list, by every filter, beside the same rows read by SQL alone."""
     filters = ["", *(f"{word}&" for word in FILTERS)]
     cursors = random.sample(ids, 400)
     paths = [f"/api/v1/sessions?{word}limit={PAGE}&cursor={cursor}" for cursor in cursors for word in filters]
-    seen = read(Job(address, paths, headers, LISTERS, LIST_SECONDS))
     raw = [_plain_list(database, cursor) for cursor in cursors]
-    note = f"{LISTERS} clients, pages of {PAGE} anywhere among {SESSIONS}, seven filters; raw: the rows by SQL"
-    yield from _percentiles(f"list of sessions, {kind}", seen, raw, note)
+    for clients in LISTERS:
+        seen = server.asked(paths, clients, LIST_SECONDS)
+        note = f"pages of {PAGE} anywhere among {SESSIONS}, seven filters; raw: the rows by SQL"
+        what = f"list of sessions, {clients} at once, {kind}"
+        yield from _percentiles(what, seen, raw, note)
+        yield Row(f"{what}, CPU", "ms", 1000 * seen.server, note=f"of one list; the clients': {1000 * seen.own:.2g} ms")
 
 
 def _plain_list(database: Database, cursor: str) -> float:
@@ -178,22 +198,22 @@ def _plain_list(database: Database, cursor: str) -> float:
     return time.perf_counter() - began
 
 
-def _statuses(kind: str, address: str, headers: dict[str, str], ids: list[str]) -> Iterator[Row]:
+def _statuses(kind: str, server: Server, ids: list[str]) -> Iterator[Row]:
     """500 clients ask for sessions among a thousand, beside a web server that has nothing to do."""
-    some = random.sample(ids, 1000)
-    paths = [f"/api/v1/sessions/{one}" for one in some]
-    ours = read(Job(address, paths, headers, CLIENTS, SECONDS))
-    size = len(httpx.get(f"{address}{paths[0]}", headers=headers).content)
+    paths = [f"/api/v1/sessions/{one}" for one in random.sample(ids, 1000)]
+    ours = server.asked(paths, CLIENTS, SECONDS)
+    size = len(httpx.get(f"{server.address}{paths[0]}", headers=server.headers).content)
     with _bare(b"x" * size) as bare:
-        raw = read(Job(bare, paths, headers, CLIENTS, SECONDS / 2))
-    assert ours.errors == 0, f"{ours.errors} readers were refused"
-    note = f"{CLIENTS} clients, closed loop, 1000 sessions; raw: an empty ASGI app under uvicorn"
+        raw = bare.asked(paths, CLIENTS, SECONDS / 2)
+    note = f"{CLIENTS} clients, 1000 sessions; raw: an empty ASGI app under uvicorn"
     yield Row(f"status reads, {kind}", "1/s", ours.rate, raw.rate, note=note)
     yield from _percentiles(f"status read, {kind}", ours, raw.seconds, note)
+    told = f"of one read; the clients': {1000 * ours.own:.2g} ms"
+    yield Row(f"status read, {kind}, CPU", "ms", 1000 * ours.server, 1000 * raw.server, note=told)
 
 
 @contextmanager
-def _bare(body: bytes) -> Iterator[str]:
+def _bare(body: bytes) -> Iterator[Server]:
     port = _free_port()
     process = subprocess.Popen([sys.executable, "-c", BARE, str(port)], stdin=subprocess.PIPE)
     assert process.stdin is not None
@@ -207,22 +227,20 @@ def _bare(body: bytes) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"http://127.0.0.1:{port}", {}, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-async def _events(
-    kind: str, database: Database, address: str, headers: dict[str, str], live: list[Session]
-) -> list[Row]:
+async def _events(kind: str, database: Database, server: Server, live: list[Session]) -> list[Row]:
     """From a change that is committed to a reader of the server's event stream; by this server, and by another."""
     loop = asyncio.get_running_loop()
     arrived: dict[str, asyncio.Future[float]] = {session.id: loop.create_future() for session in live}
     here: list[float] = []
     there: list[float] = []
     commits: list[float] = []
-    async with httpx.AsyncClient(base_url=f"{address}/api/v1", headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=f"{server.address}/api/v1", headers=server.headers, timeout=30) as client:
         begun = asyncio.Event()
         following = asyncio.create_task(_follow(client, arrived, begun))
         await begun.wait()
@@ -268,11 +286,16 @@ async def _until_there(arrived: Mapping[str, asyncio.Future[float]], session_id:
         return await arrived[session_id]
 
 
-def _percentiles(what: str, seen: Seen, raw: Any, note: str) -> Iterator[Row]:
-    assert seen.errors == 0, f"{what}: {seen.errors} errors"
-    for share, name in ((0.5, "p50"), (0.99, "p99")):
+def _percentiles(what: str, seen: Seen, raw: Sequence[float], note: str = "") -> Iterator[Row]:
+    for share in SHARES:
         ours = 1000 * percentile(seen.seconds, share)
-        yield Row(f"{what}, {name}", "ms", ours, 1000 * percentile(raw, share), note=note)
+        yield Row(
+            f"{what}, p{share * 100:g}",
+            "ms",
+            ours,
+            1000 * percentile(raw, share),
+            note=note if share == SHARES[0] else "",
+        )
 
 
 def _free_port() -> int:
