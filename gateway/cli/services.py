@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 
 def _server(gateway: Gateway) -> Sequence[Part]:
     from gateway.server import app
-    from gateway.web import signin
+    from gateway.web import audit, signin
 
-    return [app.part(gateway), signin.part(gateway)]
+    return [app.part(gateway), signin.part(gateway), audit.part(gateway)]
 
 
 def _client(gateway: Gateway) -> Sequence[Part]:
@@ -54,7 +54,8 @@ PARTS: Mapping[str, Callable[[Gateway], Sequence[Part]]] = MappingProxyType(
 def parts_of(service: str, gateway: Gateway) -> Sequence[Part]:
     """The parts of one service, or of all of them."""
     if service == "all":
-        return [start.part(), *(part for parts in PARTS.values() for part in parts(gateway))]
+        signs_in = gateway.settings.identity.oidc.issuer is not None
+        return [start.part(signs_in=signs_in), *(part for parts in PARTS.values() for part in parts(gateway))]
     return PARTS[service](gateway)
 
 

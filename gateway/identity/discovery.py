@@ -63,6 +63,12 @@ class Discovery:
             raise self._away()
         return self._metadata
 
+    async def present(self) -> Metadata:
+        """The same, of a provider that answers now, or did less than `floor` seconds ago. ProviderUnavailable."""
+        if not await self._refresh():
+            raise self._away()
+        return await self.metadata()
+
     async def keys(self, kid: str | None) -> KeySet:
         """Keys among which is this one. Unauthenticated if the provider has it not."""
         await self._need()

@@ -79,8 +79,8 @@ class Oidc:
         return claims
 
     async def address(self, redirect: str, *, state: str, nonce: str, verifier: str) -> str:
-        """Where a browser goes to sign in."""
-        metadata = await self.discovery.metadata()
+        """Where a browser goes to sign in; nowhere while nobody would answer there. ProviderUnavailable."""
+        metadata = await self.discovery.present()
         asked = {
             "response_type": "code",
             "client_id": self.settings.client_id,

@@ -29,6 +29,7 @@ from gateway.server.api import (
     volumes,
 )
 from gateway.server.api.reads import Quick
+from gateway.web import audit as audit_page
 from gateway.web import context, docs, refusals, signin
 from gateway.web.app import Part, Web, api, background, read_or_write
 from gateway.web.caller import SAFE
@@ -122,4 +123,5 @@ def part(gateway: Gateway) -> Part:
 
 def app(gateway: Gateway) -> Web:
     """The server on a port of its own."""
-    return Web([part(gateway), signin.part(gateway)], open_callers(gateway), gateway.settings.serve)
+    parts = part(gateway), signin.part(gateway), audit_page.part(gateway)
+    return Web(parts, open_callers(gateway), gateway.settings.serve)

@@ -1,8 +1,9 @@
 """The few plain pages of signing in and out."""
 
 from html import escape
+from urllib.parse import urlencode
 
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from gateway.errors import SluiceError
 from gateway.model.user import User
@@ -18,10 +19,17 @@ _POLICY = (
 )
 
 
-def trouble(title: str, error: SluiceError, status: int) -> HTMLResponse:
-    """What went wrong, and what can be done."""
-    hint = f"<p>{escape(error.hint)}</p>" if error.hint else ""
-    return _page(title, f'<p>{escape(error.message)}</p>{hint}<p><a href="/auth/login">Try again</a></p>', status)
+def trouble(title: str, error: SluiceError, status: int, *, again: str = "/auth/login") -> HTMLResponse:
+    """What went wrong, and what can be done; `again` is the address of another try."""
+    hint = f"<p>{escape(_sentence(error.hint))}</p>" if error.hint else ""
+    return _page(
+        title, f'<p>{escape(_sentence(error.message))}</p>{hint}<p><a href="{again}">Try again</a></p>', status
+    )
+
+
+def first_sign_in(to: str) -> RedirectResponse:
+    """For a browser that is nobody's yet: it comes back to this path."""
+    return RedirectResponse(f"/auth/login?{urlencode({'to': to})}", 303)
 
 
 def waiting(user: User) -> HTMLResponse:
@@ -43,6 +51,11 @@ def ask_to_sign_out(csrf: str) -> HTMLResponse:
 
 def signed_out() -> HTMLResponse:
     return _page("Signed out", '<p>You are signed out.</p><p><a href="/auth/login">Sign in</a></p>', 200)
+
+
+def _sentence(text: str) -> str:
+    """As a page says it."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _page(title: str, body: str, status: int) -> HTMLResponse:

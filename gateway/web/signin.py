@@ -101,9 +101,9 @@ async def _finish(gateway: Gateway, request: Request) -> Response:
     begun = await gateway.db.write(signins.take, digest(query.get("state", "")))
     cookie = cookie_of(request.headers.get("cookie", "").encode("latin-1"), UNDER_WAY) or ""
     if begun is None or gateway.clock() > begun.created_at + PATIENCE:
-        raise Unauthenticated("this sign-in was not begun here, or it took too long", hint="Begin again: /auth/login")
+        raise Unauthenticated("this sign-in was not begun here, or it took too long", hint="Begin again.")
     if not hmac.compare_digest(begun.browser, digest(cookie)):
-        raise Unauthenticated("this sign-in was begun in another browser", hint="Begin again: /auth/login")
+        raise Unauthenticated("this sign-in was begun in another browser", hint="Begin again.")
     if query.get("iss", provider.issuer) != provider.issuer:
         raise Unauthenticated("the answer comes from another provider")
     if "error" in query:

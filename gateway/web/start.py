@@ -1,9 +1,13 @@
 """The start page of the all-in-one gateway: what is where."""
 
-from starlette.responses import HTMLResponse
+from collections.abc import Mapping
+
+from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.web.app import Part, product_version
+from gateway.errors import SluiceError, Unauthenticated
+from gateway.web import pages
+from gateway.web.app import Part, as_problem, product_version
 from gateway.web.docs import hash_of
 
 _PAGE = """<!doctype html>
@@ -25,6 +29,7 @@ td {{ padding: .2rem 1rem .2rem 0; vertical-align: top }} code {{ font-size: .95
 <tr><td><code>/v1</code><td>Models, as OpenAI's API offers them.
 <tr><td><code>/s/&lt;session&gt;/</code><td>A session's own pages.
 <tr><td><code>/logs/sessions/&lt;session&gt;</code><td>What a session writes.
+<tr><td><a href="/audit">/audit</a><td>Who did what, and what was refused.
 <tr><td><code>/monitoring/metrics</code><td>For Prometheus.
 </table>
 <p>Everything needs the token: <code>Authorization: Bearer …</code>, or as the password that the browser asks for.
@@ -42,6 +47,20 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     await HTMLResponse(page, headers={"Content-Security-Policy": policy})(scope, receive, send)
 
 
-def part() -> Part:
-    """The page as a part of a frame: it owns `/` and nothing below."""
-    return Part(name="start", prefixes=("/",), app=_page, browser=lambda path: path == "/", max_body=0, shared=False)
+def part(*, signs_in: bool = False) -> Part:
+    """The page as a part of a frame: it owns `/` and nothing below. With `signs_in`, browsers are sent there first."""
+
+    def render(error: SluiceError, where: Mapping[str, str]) -> Response:
+        if isinstance(error, Unauthenticated) and signs_in:
+            return pages.first_sign_in("/")
+        return as_problem(error, where)
+
+    return Part(
+        name="start",
+        prefixes=("/",),
+        app=_page,
+        browser=lambda path: path == "/",
+        max_body=0,
+        shared=False,
+        render=render,
+    )

@@ -22,7 +22,7 @@ from gateway.model.token import digest
 from gateway.model.user import Identity, UserRequest
 from gateway.server.app import part
 from gateway.store import signins
-from gateway.web import signin, start
+from gateway.web import audit, signin, start
 from gateway.web.app import Web
 from gateway.web.serving import running
 from tests.oidc import AUDIENCE, Provider, a_key, a_provider
@@ -85,7 +85,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         }
         site = await stack.enter_async_context(a_site(tmp_path, identity={"oidc": oidc}))
         await a_project(site, "physics", shares=[{"cluster": "c", "account": "phys"}])
-        web = Web([start.part(), part(site.gateway), signin.part(site.gateway)], open_callers(site.gateway))
+        parts = [start.part(signs_in=True), part(site.gateway), signin.part(site.gateway), audit.part(site.gateway)]
+        web = Web(parts, open_callers(site.gateway))
         await stack.enter_async_context(running(web, port=port))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
         playwright = await stack.enter_async_context(async_playwright())
@@ -262,6 +263,13 @@ async def test_nobody_is_sent_elsewhere_after_signing_in(desk: Desk) -> None:
     assert set(rows) == {"/"}
 
 
+async def until_told_so(desk: Desk) -> None:
+    """That the provider answered a moment ago is believed for a second here."""
+    async with asyncio.timeout(60):
+        while (await desk.http.get("/auth/login")).status_code != 503:
+            await desk.site.gateway.news.wait(0.1)
+
+
 async def test_while_the_provider_is_away_sign_in_says_so_and_cookies_go_on(desk: Desk) -> None:
     context, page = await signed_in(desk)
     desk.provider.stop()
@@ -272,4 +280,31 @@ async def test_while_the_provider_is_away_sign_in_says_so_and_cookies_go_on(desk
         token = desk.provider.token("s-1")
         auth = {"Authorization": f"Bearer {token}"}
         assert (await http.get("/api/v1/me", headers=auth)).status_code == 200, "its keys were kept"
+    stranger = await (await desk.context()).new_page()
+    await until_told_so(desk)
+    await stranger.goto(f"{desk.url}/auth/login")
+    told = await stranger.inner_text("body")
+    assert "You cannot sign in now" in told
+    assert desk.provider.issuer in told
     del context
+
+
+async def test_the_audit_log_is_a_page_for_who_is_signed_in(desk: Desk) -> None:
+    """Who is not is sent to sign in, and comes back; the browser takes the page as strict as it is."""
+    context, _ = await signed_in(desk)
+    page = await context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.goto(f"{desk.url}/audit")
+    assert "Rows of your own doing" in await page.inner_text("body")
+    await page.fill("input[name=action]", "sign.in")
+    await page.click("button")
+    await page.wait_for_url(f"{desk.url}/audit?*action=sign.in*")
+    assert "sign.in" in await page.inner_text("tbody")
+    assert await page.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse") == "collapse"
+    assert said == []
+    stranger = await (await desk.context()).new_page()
+    await stranger.goto(f"{desk.url}/audit")
+    assert await stranger.is_visible("input[name=login]")
+    await stranger.goto(desk.url)
+    assert await stranger.is_visible("input[name=login]"), "so is who comes to the first page"
