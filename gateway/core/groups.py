@@ -116,7 +116,7 @@ class Groups:
                 unused.append((session, after, "asleep"))
             elif (quiet := idle.quiet(session, load)) is not None and now >= quiet.stop_at:
                 unused.append((session, quiet.after, "idle"))
-            after_notice = idle.noticed(session, load, now)
+            after_notice = idle.noticed(session, load, now, followed=bool(others))
             changes = [change for change in changes if not _acting(session, change, acting)]
             if changes or after_notice != session:
                 changed |= await self._apply(session, others, after_notice, changes)

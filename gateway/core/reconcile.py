@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 BUSY_FOR = 30.0
 INVENTORY_EVERY = 15.0
 ERROR_PAUSE = 5.0
+#: States of nodes that an operator empties.
+_NODE_LEFT = frozenset({"DRAIN", "DRAINING", "DRAINED"})
 
 T = TypeVar("T")
 
@@ -163,7 +165,7 @@ class ClusterLoop:
         now = self._gateway.clock()
         live = await self._gateway.db.read(store.live, self.name, self._live)
         nodes = self._seen.inventory.nodes if self._seen.inventory is not None else ()
-        drained = {node.name for node in nodes if "DRAIN" in node.states}
+        drained = {node.name for node in nodes if _NODE_LEFT & set(node.states)}
         changed, unused = await self._groups.turn(live, set(self._acting), drained, now)
         for session, after, why in unused:
             others = [one for one in live if one.parent == session.id]

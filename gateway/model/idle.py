@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gateway.model.group import is_ready, limit_of
+from gateway.model.group import is_ready, limit_of, renew_at
 from gateway.model.load import Load
 from gateway.model.plan import IdleRule
 from gateway.model.session import Session, condition
@@ -11,6 +11,8 @@ from gateway.model.session import Session, condition
 IDLE, LIMIT = "Idle", "TimeLimit"
 #: So long before a limit at which the session will end it is told; a fifth of the time in shorter jobs.
 TELL_BEFORE = timedelta(minutes=10)
+#: A renewal that has brought no successor after so long was refused.
+SUCCESSOR_WITHIN = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ def quiet(session: Session, load: Load | None) -> Quiet | None:
     return Quiet(after=after, since=since, tell_at=stop_at - timedelta(seconds=rule.warn), stop_at=stop_at)
 
 
-def noticed(session: Session, load: Load | None, now: datetime) -> Session:
-    """The session with the conditions that tell of an end to come, as long as one is."""
+def noticed(session: Session, load: Load | None, now: datetime, *, followed: bool = False) -> Session:
+    """The session with the conditions that tell of an end to come, as long as one is.
+
+    `followed`: another job of it lives, or is about to.
+    """
     found = quiet(session, load)
     told = ""
     if found is not None and now >= found.tell_at:
@@ -57,7 +62,8 @@ def noticed(session: Session, load: Load | None, now: datetime) -> Session:
     limit, job = limit_of(session), session.job
     told = ""
     near = limit is not None and job.started_at is not None and now >= limit - _before(limit - job.started_at)
-    if limit is not None and near and not session.plan.lifecycle.renew:
+    due = renew_at(session) if session.plan.lifecycle.renew else None  # some time passes until a successor is there
+    if limit is not None and near and not followed and (due is None or now >= due + SUCCESSOR_WITHIN):
         told = f"Job {job.job_id} reaches its time limit at {_hour(limit)}, and no other job follows it."
     return _tell(session, LIMIT, told, now)
 
