@@ -120,10 +120,13 @@ async def test_a_token_is_held_to_its_session_or_project(town: Town) -> None:
 
 async def test_a_revoked_token_is_taken_by_no_replica(town: Town) -> None:
     ann = town.people["ann"]
-    for http, path in ((town.http, "/api/v1/me"), (town.other, "/v1/models")):
+    mine = (await town.start("ann", name="one"))["id"]
+    reads = ("/api/v1/me", "/api/v1/sessions", f"/api/v1/sessions/{mine}", "/api/v1/sessions/one")
+    asked = [*((town.http, path) for path in reads), (town.other, "/v1/models")]
+    for http, path in asked:
         assert (await http.get(path, headers=ann.auth)).status_code == 200
     assert await town.status("ann", "DELETE", f"/api/v1/tokens/{ann.token_id}") == 200
-    for http, path in ((town.http, "/api/v1/me"), (town.other, "/v1/models")):
+    for http, path in asked:
         refused = await http.get(path, headers=ann.auth)
         assert refused.status_code == 401
         assert "revoked" in refused.text

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Conflict, SessionNotFound
-from gateway.model.principal import Principal
+from gateway.model.principal import Principal, Role
 from gateway.model.session import Phase, Session
 from gateway.store import events, sessions
 from gateway.store.database import Database
@@ -33,6 +33,32 @@ async def test_another_user_sees_nothing_and_cannot_tell_it_from_nothing(databas
     assert (await database.read(sessions.find, BEN, SessionQuery()))[0] == []
     assert len((await database.read(sessions.find, ROOT, SessionQuery()))[0]) == 1
     assert await database.read(events.after, BEN, 0) == []
+
+
+async def test_what_the_same_person_may_see_is_looked_at_every_time(database: Database, build: Build) -> None:
+    """Roles and tokens come and go: a statement that was built for somebody serves nobody who sees less, or more."""
+    for number, owner, project in ((1, "ann", "default"), (2, "ben", "default"), (3, "ben", "other")):
+        await database.write(sessions.add, build(number, owner=owner, project=project))
+    ids = {number: build(number).id for number in (1, 2, 3)}
+    sights: list[tuple[Principal, set[int]]] = [
+        (ANN, {1}),
+        (Principal(name="ann", projects={"default": Role.VIEWER}), {1, 2}),
+        (Principal(name="ann", projects={"default": Role.VIEWER, "other": Role.MEMBER}), {1, 2, 3}),
+        (Principal(name="ann", projects={"other": Role.MEMBER}), {1, 3}),
+        (Principal(name="ann", projects={"other": Role.MEMBER}, project="other"), {3}),
+        (Principal(name="ann", admin=True), {1, 2, 3}),
+        (Principal(name="ann", operator=True), {1, 2, 3}),
+        (Principal(name="ann", admin=True, session=ids[2]), {2}),
+        (Principal(name="ann", admin=True, session=ids[3]), {3}),
+        (BEN, {2, 3}),
+    ]
+    for caller, seen in sights * 2:
+        wanted = [(ids[number], 1) for number in sorted(seen, reverse=True)]
+        assert await database.read(sessions.page, caller, SessionQuery()) == (wanted, None)
+        assert await database.read(sessions.current, caller, ids.values()) == {one: (one, n) for one, n in wanted}
+        for cursor in ids.values():
+            after = await database.read(sessions.page, caller, SessionQuery(cursor=cursor, limit=1))
+            assert after[0] == [one for one in wanted if one[0] < cursor][:1]
 
 
 async def test_a_write_on_an_old_version_is_refused(database: Database, build: Build) -> None:
