@@ -20,8 +20,10 @@ from gateway.settings import load
 
 READY_WITHIN = 60.0
 IMAGES = ("base", "python", "llama-cpp")
+#: Jobs of `bench-replicas`, which is the stub with several.
+REPLICAS = 2
 STUB_RECIPE = """\
-name: bench-stub
+name: {name}
 version: "1"
 title: A model server that is no bottleneck
 kind: service
@@ -30,8 +32,8 @@ parameters:
   port: {{type: integer, default: 9100}}
 service:
   protocol: openai
-  model: bench-stub
-resources: {{cpus: 1, memory: 512M, time: 1h}}
+  model: {name}
+{replicas}resources: {{cpus: 1, memory: 512M, time: 1h}}
 script: |
 {script}
 """
@@ -70,7 +72,10 @@ def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
     recipes = folder / "recipes"
     recipes.mkdir()
     indented = "".join(f"  {line}\n" if line else "\n" for line in script.splitlines())
-    (recipes / "bench-stub.yaml").write_text(STUB_RECIPE.format(script=indented))
+    several = f"  replicas: {{min: {REPLICAS}, max: {REPLICAS}}}\n"
+    for name, replicas in (("bench-stub", ""), ("bench-replicas", several)):
+        text = STUB_RECIPE.format(name=name, replicas=replicas, script=indented)
+        (recipes / f"{name}.yaml").write_text(text)
     config = folder / "sluice.toml"
     config.write_text(
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks import commands, launch, policy, poller, proxy, reads, submit
+from benchmarks import commands, launch, policy, poller, proxy, reads, replicas, submit
 from benchmarks.environment import environment
 from benchmarks.report import Row, save, show
 
@@ -12,6 +12,7 @@ MEASUREMENTS = {
     "submit": submit,
     "launch": launch,
     "proxy": proxy,
+    "replicas": replicas,
     "policy": policy,
     "poller": poller,
     "reads": reads,

@@ -6,6 +6,8 @@ BAD_IN_A_ROW = 5
 FIRST_REST, LONGEST_REST = 0.25, 8.0
 #: For so long after it began, or came back, an endpoint gets less than the others: it shall not be flooded.
 SLOW_START_SECONDS = 10.0
+#: States, the fittest first.
+RANKS = ("fit", "draining", "failing", "refusing")
 _SLOWNESS = 9
 _SERVER_FAULT = 500
 _NOT_THE_SERVERS = frozenset({501, 505})  # what was asked for is at fault, whoever is asked

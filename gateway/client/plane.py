@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from gateway.client.choice import Choice, Kin, choose
 from gateway.client.front import Front
+from gateway.client.health import RANKS
 from gateway.client.http1 import RequestHead
 from gateway.client.later import Later
 from gateway.client.limits import Limits
@@ -26,7 +27,7 @@ from gateway.model.principal import Opened, Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
 from gateway.web.caller import authenticate, shows_something
 from gateway.web.door import SECURITY_HEADERS, Door
-from gateway.web.metrics import CONNECTIONS, TOKENS
+from gateway.web.metrics import CONNECTIONS, ENDPOINTS, TOKENS
 from gateway.web.refusals import Wanted
 
 if TYPE_CHECKING:
@@ -112,12 +113,18 @@ class Plane:
         self._used = Counter(TOKENS.name, TOKENS.help, TOKENS.labels, registry=registry)
         self._open = Gauge(CONNECTIONS.name, CONNECTIONS.help, registry=registry)
         self._open.set_function(lambda: len(self.fronts))
+        endpoints = Gauge(ENDPOINTS.name, ENDPOINTS.help, ENDPOINTS.labels, registry=registry)
+        for rank, state in enumerate(RANKS):
+            endpoints.labels(state).set_function(partial(self._ranked, rank))
         for service in self._services:
             web.metrics.in_flight.labels(service.name).set_function(partial(self._in_flight, service.name))
         return lambda server: Front(self, server)
 
     def _in_flight(self, name: str) -> int:
         return sum(front.serving == name for front in self.fronts)
+
+    def _ranked(self, rank: int) -> int:
+        return sum(member.health.rank == rank for route in self.routes.all() for member in route.members)
 
     async def sweep(self) -> None:
         """Close connections whose time is over, until cancelled."""

@@ -49,7 +49,13 @@ TOKENS = Described(
     "sluice_proxy_tokens", "counter", "Tokens that model servers said they used: prompt, completion.", ("model", "kind")
 )
 CONNECTIONS = Described("sluice_proxy_connections", "gauge", "Connections of callers that are open.")
-PROXY = (TOKENS, CONNECTIONS)
+ENDPOINTS = Described(
+    "sluice_proxy_endpoints",
+    "gauge",
+    "Endpoints of sessions by state: fit, draining, failing (no connection, or bad answers), refusing (ending).",
+    ("state",),
+)
+PROXY = (TOKENS, CONNECTIONS, ENDPOINTS)
 
 RPCS = Described(
     "sluice_slurm_rpcs",

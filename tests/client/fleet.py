@@ -38,6 +38,7 @@ class Fleet:
     http: httpx.AsyncClient
     folder: Path
     data: Plane
+    web: Web
     nodes: dict[tuple[str, int], AsyncExitStack] = field(default_factory=dict)
 
     async def serve(self, *services: Handler, name: str = "demo", recipe: str = "chat", **service: Any) -> Session:
@@ -135,7 +136,7 @@ async def a_fleet(folder: Path, proxy: Mapping[str, Any] | None = None) -> Async
         web = Web([part(data)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=60))
-        made = Fleet(site, url, http, folder, data)
+        made = Fleet(site, url, http, folder, data, web)
         yield made
         for node in made.nodes.values():
             await node.aclose()

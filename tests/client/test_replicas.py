@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from gateway.client.connection import DRAINING, REFUSAL
 from gateway.client.health import BAD_IN_A_ROW
@@ -102,6 +103,9 @@ async def test_a_killed_replica_costs_no_request_that_had_no_answer_yet(fleet: F
     await asyncio.gather(*(caller() for _ in range(8)))
     assert Counter(answers) == {200: 300}
     assert [fleet.member(route, number).health.failing for number in (1, 2)] == [True, False]
+    shown = generate_latest(fleet.web.metrics.registry).decode()
+    assert 'sluice_proxy_endpoints{state="fit"} 1.0' in shown
+    assert 'sluice_proxy_endpoints{state="failing"} 1.0' in shown
     assert len(two.asked) >= 200
 
 
