@@ -89,6 +89,11 @@ class ClusterSettings(Section):
     ssh_agent: bool = Field(
         default=False, description="Log in with the keys of the agent at SSH_AUTH_SOCK, in place of a user CA."
     )
+    path: Literal["auto", "direct", "ssh"] = Field(
+        "auto",
+        description="How the data plane reaches the nodes: directly, through the login node (ssh), or directly and, "
+        "where that leads nowhere, through the login node (auto).",
+    )
     build_host: str | None = Field(None, description="Where images are built; unset: on the login node.")
     build_port: int = Field(22, description="Port of the build host's sshd.")
     image_dir: str = Field("~/.sluice/images", description="Folder of the images on the cluster.")

@@ -30,6 +30,7 @@ from gateway.model.image import Image
 from gateway.model.principal import LOCAL_ADMIN
 from gateway.model.session import Phase, Session
 from gateway.network.agents import CONTROL, AgentChannel, AgentPath
+from gateway.network.way import Way
 from gateway.settings import Settings
 from gateway.slurm.fake import FakeSlurm
 from gateway.slurm.mounted import MountedFiles
@@ -117,6 +118,7 @@ async def a_site(
     proxy: Mapping[str, Any] | None = None,
     policies: Sequence[Path] = (),
     cluster: Mapping[str, Any] | None = None,
+    way: Way | None = None,
     **reconcile: float,
 ) -> AsyncIterator[Site]:
     """A gateway without its loop: the server runs it, or `reconciling`."""
@@ -134,7 +136,13 @@ async def a_site(
     settings = Settings.model_validate({**values, "identity": identity or {}, "proxy": proxy or {}})
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
     connected = Cluster(
-        name="c", settings=settings.clusters["c"], scheduler=slurm, files=MountedFiles(), cost=slurm.cost
+        name="c",
+        settings=settings.clusters["c"],
+        scheduler=slurm,
+        files=MountedFiles(),
+        cost=slurm.cost,
+        way=way,
+        agents=AgentChannel(AgentPath(lambda: pki.client().file, way=way)) if way is not None else None,
     )
     database = Database(settings.database)
     database.open()

@@ -17,6 +17,7 @@ from gateway.errors import SettingsInvalid
 from gateway.identity.keyring import Keyring
 from gateway.identity.pki import Pki
 from gateway.network.agents import AgentChannel, AgentPath
+from gateway.network.way import Way
 from gateway.settings import Settings
 from gateway.slurm.connect import connect
 from gateway.store import instance as instances
@@ -46,7 +47,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
         settings=settings,
         instance=instance,
         db=database,
-        clusters={name: _cluster(settings, name) for name in settings.clusters},
+        clusters={name: _cluster(settings, name, pki) for name in settings.clusters},
         catalogue=Catalogue([folder("recipes"), *settings.recipes.folders]),
         agents=AgentChannel(AgentPath(lambda: pki.client().file)),
         vault=Keyring.open(settings.state_dir, settings.secrets.key_file, os.environ),
@@ -63,9 +64,10 @@ async def assemble(settings: Settings) -> AsyncIterator[Gateway]:
         await gateway.close()
 
 
-def _cluster(settings: Settings, name: str) -> Cluster:
+def _cluster(settings: Settings, name: str, pki: Pki) -> Cluster:
     cost = Cost()
     backend = connect(settings.clusters[name], name=name, cost=cost)
+    way = Way(settings.clusters[name].path, backend.tunnel) if backend.tunnel is not None else None
     return Cluster(
         name=name,
         settings=settings.clusters[name],
@@ -75,4 +77,6 @@ def _cluster(settings: Settings, name: str) -> Cluster:
         cost=cost,
         shell=backend.shell,
         accounts=backend.accounts,
+        way=way,
+        agents=AgentChannel(AgentPath(lambda: pki.client().file, way=way)) if way is not None else None,
     )

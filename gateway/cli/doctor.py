@@ -46,6 +46,7 @@ async def _examine(settings: "Settings", name: str, *, job: bool) -> "list[Findi
     from gateway.errors import SettingsInvalid
     from gateway.model.doctor import problem
     from gateway.network.tcp import TcpNet
+    from gateway.network.way import Way
     from gateway.slurm.connect import connect
     from gateway.web.log import configure
 
@@ -66,7 +67,7 @@ async def _examine(settings: "Settings", name: str, *, job: bool) -> "list[Findi
                 shell=backend.shell if has_shell else None,
                 build_shell=backend.build_shell if has_shell or cluster.build_host else None,
                 inspections=backend.inspections,
-                net=TcpNet(),
+                net=TcpNet(Way(cluster.path, backend.tunnel) if backend.tunnel is not None else None),
                 clock=lambda: datetime.now(UTC),
             ),
             mark=secrets.token_hex(4),

@@ -3,7 +3,7 @@
 It reads requests itself, on the port of the frame around the other services, and hands on to that what is not its own.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -32,17 +32,20 @@ from gateway.web.app import Part, background
 OLD_ROUTES = 15.0
 
 
-def path_of(gateway: Gateway) -> AgentPath:
-    """The way to agents, with this gateway's certificate."""
+def paths_of(gateway: Gateway) -> Callable[[str], AgentPath]:
+    """The way to the agents of a cluster, with this gateway's certificate."""
     pki = Pki(gateway.settings.state_dir)
-    return AgentPath(lambda: pki.client().file)
+    ways = {name: cluster.way for name, cluster in gateway.clusters.items()}
+    paths = {name: AgentPath(lambda: pki.client().file, way=way) for name, way in ways.items()}
+    straight = AgentPath(lambda: pki.client().file)
+    return lambda cluster: paths.get(cluster, straight)
 
 
 def plane_of(gateway: Gateway) -> Plane:
     """The data plane of this gateway."""
     settings = gateway.settings
     cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
-    routes = Routes(gateway, path_of(gateway))
+    routes = Routes(gateway, paths_of(gateway))
     services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
     bell = Bell()
     limits = Limits(settings.proxy, bell.ring)
@@ -62,7 +65,7 @@ async def _wake(gateway: Gateway, session_id: str) -> bool:
 
 def parts(gateway: Gateway) -> list[Part]:
     """The data plane as parts of a frame."""
-    return [part(plane_of(gateway)), inside.part(gateway, path_of(gateway))]
+    return [part(plane_of(gateway)), inside.part(gateway, paths_of(gateway))]
 
 
 def part(plane: Plane) -> Part:

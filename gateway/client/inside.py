@@ -7,6 +7,7 @@ An empty input or output is the end of that direction. They are passed on to the
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -35,8 +36,8 @@ _BAD_MESSAGE = 1003
 class Inside:
     """The ASGI application."""
 
-    def __init__(self, gateway: Gateway, path: Path) -> None:
-        self._gateway, self._path = gateway, path
+    def __init__(self, gateway: Gateway, paths: Callable[[str], Path]) -> None:
+        self._gateway, self._paths = gateway, paths
         self._told = inside.Told()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +55,7 @@ class Inside:
     async def _terminal(self, socket: WebSocket, ref: str) -> None:
         caller = socket.scope["state"]["caller"]
         session, endpoint = await inside.enter(self._gateway, caller, ref)
-        channel = await open_channel(self._path, endpoint, TERMINAL)
+        channel = await open_channel(self._paths(session.cluster), endpoint, TERMINAL)
         try:
             await socket.accept()
             if (first := await _first(socket)) is None:
@@ -70,7 +71,7 @@ class Inside:
     async def _port(self, socket: WebSocket, ref: str, port: int) -> None:
         caller = socket.scope["state"]["caller"]
         session, endpoint = await inside.enter(self._gateway, caller, ref)
-        channel = await open_channel(self._path, endpoint, FORWARD)
+        channel = await open_channel(self._paths(session.cluster), endpoint, FORWARD)
         try:
             await self._told.forward(self._gateway, caller, session, port)
             await channel.say(port=port)
@@ -152,12 +153,12 @@ async def _say(socket: WebSocket, error: SluiceError) -> None:
         await socket.close()
 
 
-def part(gateway: Gateway, path: Path) -> Part:
+def part(gateway: Gateway, paths: Callable[[str], Path]) -> Part:
     """It as a part of a frame."""
     return Part(
         name="inside",
         prefixes=(PREFIX,),
-        app=Inside(gateway, path),
+        app=Inside(gateway, paths),
         scope=lambda method, path: TokenScope.WRITE,  # noqa: ARG005 - whatever is done in there
         refused=refusals.teller(gateway),
     )

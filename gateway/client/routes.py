@@ -6,7 +6,7 @@ the database is away the last table is served; `age` says how old it is.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,8 +80,8 @@ class Route:
 class Routes:
     """The table. Everything that is asked of it starts from the caller."""
 
-    def __init__(self, gateway: Gateway, path: Path) -> None:
-        self._gateway, self._path = gateway, path
+    def __init__(self, gateway: Gateway, paths: Callable[[str], Path]) -> None:
+        self._gateway, self._paths = gateway, paths
         self._verdicts = Verdicts(gateway.policies, gateway.clock, gateway.settings.policy.timezone)
         self._routes: dict[str, Route] = {}
         self._by_name: dict[tuple[str, str], Route] = {}
@@ -259,7 +259,7 @@ class Routes:
             "model": service.model if service.protocol == "openai" else None,
             "ready_at": (session.ready_at or session.created_at).timestamp(),
             "service": service,
-            "members": tuple(self._member(place, service, own_prefix(session)) for place in one.places),
+            "members": tuple(self._member(place, session, service) for place in one.places),
             "wakes": one.wakes,
             "own_prefix": own_prefix(session).encode(),
         }
@@ -272,11 +272,11 @@ class Routes:
             setattr(route, name, value)
         return route
 
-    def _member(self, place: Place, service: PlannedService, prefix: str) -> Upstream:
+    def _member(self, place: Place, session: Session, service: PlannedService) -> Upstream:
         found = self._upstreams.get(place.endpoint)
         if found is None:
-            question = Question(below(prefix, service.probe))
-            found = self._upstreams[place.endpoint] = Upstream(place.endpoint, self._path, self.doubt, question)
+            path, question = self._paths(session.cluster), Question(below(own_prefix(session), service.probe))
+            found = self._upstreams[place.endpoint] = Upstream(place.endpoint, path, self.doubt, question)
         found.attempt, found.health.draining = place.attempt, place.draining
         return found
 

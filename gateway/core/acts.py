@@ -10,6 +10,7 @@ import structlog
 
 from gateway.core import secrets
 from gateway.core.context import Cluster, Gateway
+from gateway.core.ports import Agents
 from gateway.core.scripts import script_of
 from gateway.core.staging import stage, unstage
 from gateway.errors import (
@@ -125,12 +126,12 @@ async def cancel(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
 
 async def probe(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
     """Ask the announced agent whether it is there, and whether it is the one that was announced."""
-    del cluster, age
+    del age
     announced = parse(session.job.comment)
     if not isinstance(announced, Endpoint):
         return _unchanged
     try:
-        await gateway.agents.status(announced)
+        await _agents(gateway, cluster).status(announced)
     except EndpointUnavailable as error:
         why = error.message
         return lambda current, now: life.probed(current, None, why, now)
@@ -139,16 +140,16 @@ async def probe(gateway: Gateway, cluster: Cluster, session: Session, age: Age) 
 
 async def push(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
     """Give the agent the secrets that it waits for. Only the agent that was announced gets them."""
-    del cluster, age
+    del age
     told = parse(session.job.comment)
     if not isinstance(told, Awaiting):
         return _unchanged
-    why_not = ""
+    why_not, agents = "", _agents(gateway, cluster)
     try:
         values = await secrets.given(gateway, session.root)
         # an answer that was lost is asked for again: an agent that waits no longer has got them
-        if (await gateway.agents.status(told.endpoint)).phase == "secrets":
-            await gateway.agents.push(told.endpoint, values or {})
+        if (await agents.status(told.endpoint)).phase == "secrets":
+            await agents.push(told.endpoint, values or {})
             log.info("secrets pushed", session=session.id)
     except Unavailable as error:
         why_not = error.message
@@ -164,6 +165,10 @@ async def tidy(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -
     except SluiceError as error:
         log.warning("staged secrets not removed", session=session.id, error=error.message)
     return _unchanged
+
+
+def _agents(gateway: Gateway, cluster: Cluster) -> Agents:
+    return cluster.agents or gateway.agents
 
 
 def _unchanged(current: Session, now: datetime) -> Session:

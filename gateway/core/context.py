@@ -10,7 +10,7 @@ from gateway.core.bell import Bell
 from gateway.core.cost import Cost
 from gateway.core.feed import Feed
 from gateway.core.policies import Policies
-from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell, Vault
+from gateway.core.ports import Accounts, Agents, Clock, Files, Scheduler, Shell, Vault, Way
 from gateway.core.recipes import Catalogue
 from gateway.core.witness import Witness
 from gateway.errors import ClusterNotFound
@@ -23,7 +23,8 @@ class Cluster:
     """One Slurm installation with its ways in.
 
     `build_shell` runs image builds, `shell` commands on the login node; None where nothing can be run. `cost` counts
-    what its Slurm is asked. `accounts` keeps who may run under which account; None where no operator is named.
+    what its Slurm is asked. `accounts` keeps who may run under which account; None where no operator is named. `way` is
+    how its nodes are reached, and `agents` the agents there, if not straight from here.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Cluster:
     cost: Cost = field(default_factory=Cost)
     shell: Shell | None = None
     accounts: Accounts | None = None
+    way: Way | None = None
+    agents: Agents | None = None
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -43,6 +46,8 @@ class Cluster:
             await self.build_shell.close()
         if self.shell is not None:
             await self.shell.close()
+        if self.way is not None:
+            await self.way.close()
 
 
 @dataclass(frozen=True, kw_only=True)

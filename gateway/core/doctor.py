@@ -382,7 +382,9 @@ class _Examination:
             port = _SLURMD_PORT
         nodes = [node for node in inventory.nodes if node.available][:NODES_TRIED]
         paths = await asyncio.gather(*(self._reach(node, port) for node in nodes))
-        return doctor.node_path(paths, len(inventory.nodes), port)
+        return doctor.node_path(
+            paths, len(inventory.nodes), port, how=f"{self._ways.net.words} (path = {self._ways.settings.path})"
+        )
 
     async def _reach(self, node: Node, port: int) -> NodePath:
         name = node.address or node.name

@@ -1,5 +1,6 @@
 """What core needs of the world: Slurm, a cluster's files, the agent in a job. Adapters on the floor above fit these."""
 
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -105,8 +106,34 @@ class Accounts(Protocol):
         """Take these away. No error if there is nothing to take; Conflict while they have jobs under one."""
 
 
+class Tunnel(Protocol):
+    """TCP to a cluster's nodes through its login node. `str()` of it names that."""
+
+    async def open(self, host: str, port: int) -> socket.socket:
+        """A connected stream socket that does not block. OSError as the system there says it, or of the login node."""
+
+    async def close(self) -> None: ...
+
+
+class Way(Protocol):
+    """How a cluster's nodes are reached."""
+
+    @property
+    def words(self) -> str:
+        """How they are reached now, for people: `directly`."""
+
+    async def open(self, host: str, port: int) -> socket.socket:
+        """A connected stream socket that does not block. OSError."""
+
+    async def close(self) -> None: ...
+
+
 class Net(Protocol):
     """The network as this process sees it."""
+
+    @property
+    def words(self) -> str:
+        """How nodes are reached, as far as is known: `directly`."""
 
     async def resolve(self, name: str) -> str | None:
         """An address of the host, or None if the name is not known here."""

@@ -301,19 +301,22 @@ class NodePath(BaseModel):
     words: str = ""
 
 
-def node_path(paths: Sequence[NodePath], nodes: int, port: int) -> Finding:
-    """Nodes tried at slurmd's port: an answer of any kind shows that there is a way."""
+def node_path(paths: Sequence[NodePath], nodes: int, port: int, *, how: str = "directly") -> Finding:
+    """Nodes tried at slurmd's port: an answer of any kind shows that there is a way. `how` they were reached."""
     if not paths:
         return skipped("node path", "No node is up that could be tried.")
     tried = f"{len(paths)} of {nodes} nodes tried at slurmd's port {port}"
-    advice = "The gateway connects to its jobs on ports that they choose: let TCP through from here to the nodes."
+    advice = (
+        "The gateway connects to its jobs on ports that they choose: let TCP through from here to the nodes, "
+        "or through the login node (ssh_host, AllowTcpForwarding), see path."
+    )
     if lost := [path for path in paths if path.reached is False]:
         words = "; ".join(f"{path.node} ({path.address or 'no address'}): {path.words}" for path in lost)
         return problem("node path", f"{tried}: {words}.", advice)
     if silent := [path for path in paths if path.reached is None]:
         names = ", ".join(f"{path.node} ({path.address or 'no address'}: {path.words})" for path in silent)
         return warning("node path", f"{tried}; not reached: {names}.", advice)
-    return ok("node path", f"{tried}, all answer. The ports of jobs themselves are tried only with --job.")
+    return ok("node path", f"{tried}, all answer, {how}. The ports of jobs themselves are tried only with --job.")
 
 
 class JobReport(BaseModel):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from gateway.core.ports import AgentStatus
+from gateway.core.ports import AgentStatus, Way
 from gateway.errors import EndpointUnavailable
 from gateway.model.announcement import Endpoint
 
@@ -63,11 +63,13 @@ class AgentPath:
     """The way to agents: opens TLS connections to the relays that were announced.
 
     `certfile` gives the gateway's client certificate of now (with its key); a renewed one is used from the next
-    connection on. `timeout` in seconds for connecting, handshake included.
+    connection on. `way` is how the nodes are reached, if not straight from here. `timeout` in seconds for connecting,
+    handshake included.
     """
 
-    def __init__(self, certfile: Callable[[], Path], *, timeout: float = 5) -> None:
+    def __init__(self, certfile: Callable[[], Path], *, way: Way | None = None, timeout: float = 5) -> None:
         self._certfile = certfile
+        self._way = way
         self._timeout = timeout
         self._contexts: OrderedDict[tuple[str, Path, int, str | None], ssl.SSLContext] = OrderedDict()
 
@@ -87,6 +89,8 @@ class AgentPath:
         try:
             async with asyncio.timeout(self._timeout):
                 context = self.context(endpoint, alpn=alpn)
+                if self._way is not None:
+                    return await self._over(await self._way.open(endpoint.host, endpoint.port), factory, context)
                 transport, protocol = await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context)
         except TimeoutError as error:
             raise unavailable(endpoint, f"no connection within {self._timeout:g} s") from error
@@ -95,6 +99,20 @@ class AgentPath:
         except (OSError, ValueError) as error:
             raise unavailable(endpoint, str(error) or type(error).__name__) from error
         notice_dead_peers(transport.get_extra_info("socket").fileno())
+        return protocol
+
+    async def _over(self, sock: socket.socket, factory: Callable[[], P], context: ssl.SSLContext) -> P:
+        """TLS over a connection that is there."""
+        loop = asyncio.get_running_loop()
+        try:
+            if sock.family == socket.AF_UNIX:
+                _, protocol = await loop.create_unix_connection(factory, sock=sock, ssl=context, server_hostname="")
+            else:
+                notice_dead_peers(sock.fileno())
+                _, protocol = await loop.create_connection(factory, sock=sock, ssl=context, server_hostname="")
+        except BaseException:
+            sock.close()
+            raise
         return protocol
 
 

@@ -3,11 +3,20 @@
 import asyncio
 import socket
 
+from gateway.core.ports import Way
+
 CONNECT_SECONDS = 4.0
 
 
 class TcpNet:
-    """The Net port on this machine's own network."""
+    """The Net port on this machine's own network; nodes by their cluster's `way`, where it has one."""
+
+    def __init__(self, way: Way | None = None) -> None:
+        self._way = way
+
+    @property
+    def words(self) -> str:
+        return self._way.words if self._way is not None else "directly"
 
     async def resolve(self, name: str) -> str | None:
         try:
@@ -19,7 +28,10 @@ class TcpNet:
 
     async def dial(self, address: str, port: int, *, read: int = 0) -> bytes:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(address, port)
+            if self._way is None:
+                reader, writer = await asyncio.open_connection(address, port)
+            else:
+                reader, writer = await asyncio.open_connection(sock=await self._way.open(address, port))
             try:
                 return await reader.readexactly(read) if read else b""
             except asyncio.IncompleteReadError as error:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from gateway.core.cost import Cost
-from gateway.core.ports import Accounts, Files, Inspection, Scheduler, Shell
+from gateway.core.ports import Accounts, Files, Inspection, Scheduler, Shell, Tunnel
 from gateway.errors import SettingsInvalid
 from gateway.settings import ClusterSettings
 from gateway.slurm.accounts import CommandAccounts
@@ -25,13 +25,15 @@ from gateway.slurm.ssh import SshConnections
 from gateway.slurm.ssh_login import SshTarget
 from gateway.slurm.tokens import Tokens
 from gateway.slurm.transport import LocalShell, SshShell
+from gateway.slurm.tunnel import SshTunnel
 
 
 @dataclass(frozen=True)
 class Backend:
     """One cluster's adapters. `build_shell` is the machine on which images are built.
 
-    `inspections`: every way to ask the cluster about itself, the one that knows most first.
+    `inspections`: every way to ask the cluster about itself, the one that knows most first. `tunnel`: the way to its
+    nodes through its login node, where there is one and the settings want it.
     """
 
     name: str
@@ -41,10 +43,12 @@ class Backend:
     build_shell: Shell
     inspections: tuple[Inspection, ...] = ()
     accounts: Accounts | None = None
+    tunnel: Tunnel | None = None
 
     async def close(self) -> None:
-        for part in (self.scheduler, self.files, self.shell, self.build_shell):
-            await part.close()
+        for part in (self.scheduler, self.files, self.shell, self.build_shell, self.tunnel):
+            if part is not None:
+                await part.close()
 
 
 def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) -> Backend:
@@ -91,7 +95,17 @@ def connect(cluster: ClusterSettings, *, name: str, cost: Cost | None = None) ->
         build_shell=build_shell,
         inspections=tuple(inspections),
         accounts=CommandAccounts(shell, operator=cluster.operator_user) if cluster.operator_user else None,
+        tunnel=_tunnel(cluster, name),
     )
+
+
+def _tunnel(cluster: ClusterSettings, name: str) -> Tunnel | None:
+    if cluster.path == "direct" or (cluster.path == "auto" and not cluster.ssh_host):
+        return None
+    if not cluster.ssh_host:
+        raise _missing(name, "ssh_host", 'path = "ssh"')
+    target = _target(cluster, name, "ssh_host", cluster.ssh_host, cluster.ssh_port)
+    return SshTunnel(target, cluster.user, time.time)
 
 
 def _scheduler(

@@ -132,6 +132,13 @@ class SshConnections:
                         raise Unreachable(f"{self._target} opens no SFTP session: {_words(error)}") from error
             yield link.sftp
 
+    @asynccontextmanager
+    async def connection(self, user: str) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        """The user's connection itself, kept while it is used. Unreachable; Forbidden if the host refuses the user."""
+        link = await self._link(user)
+        async with self._used(user, link):
+            yield link.connection
+
     async def close(self) -> None:
         links, self._links = list(self._links.values()), {}
         for link in links:

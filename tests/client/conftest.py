@@ -10,13 +10,15 @@ import httpx
 import pytest
 
 from gateway.client import inside
-from gateway.client.app import part, path_of, plane_of
+from gateway.client.app import part, paths_of, plane_of
 from gateway.client.plane import Plane as DataPlane
 from gateway.identity.opening import open_callers
 from gateway.model.announcement import Endpoint
 from gateway.model.session import Session
+from gateway.network.way import Way
 from gateway.web.app import Web
 from gateway.web.serving import running
+from tests.login_node import a_login_node
 from tests.services import Handler, Site, a_node, a_site, reconciling
 
 
@@ -48,17 +50,34 @@ class Plane:
         return await self.site.ready(await self.node(service), recipe, **values)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is moved through `/s` is moved on both ways to the nodes. Gigabytes take too long through two ciphers."""
+    there = metafunc.module.__name__.endswith("test_sessions") and "way" in metafunc.fixturenames
+    if there and "big_bodies" not in metafunc.function.__name__:
+        metafunc.parametrize("way", ["direct", "ssh"])
+
+
 @pytest.fixture
-async def plane(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
+def way() -> str:
+    """How the nodes are reached."""
+    return "direct"
+
+
+@pytest.fixture
+async def plane(tmp_path: Path, request: pytest.FixtureRequest, way: str) -> AsyncIterator[Plane]:
     """A data plane; a test that parametrizes it indirectly gives its `proxy` settings."""
     async with AsyncExitStack() as stack:
         policies = tmp_path / "policies"
         policies.mkdir()
         proxy = getattr(request, "param", None)
-        site = await stack.enter_async_context(a_site(tmp_path, proxy=proxy, policies=[policies]))
+        around = None
+        if way == "ssh":
+            login_node = await stack.enter_async_context(a_login_node(tmp_path / "login"))
+            around = Way("ssh", login_node.tunnel())
+        site = await stack.enter_async_context(a_site(tmp_path, proxy=proxy, policies=[policies], way=around))
         await stack.enter_async_context(reconciling(site))
         data = plane_of(site.gateway)
-        parts = [part(data), inside.part(site.gateway, path_of(site.gateway))]
+        parts = [part(data), inside.part(site.gateway, paths_of(site.gateway))]
         web = Web(parts, open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))

@@ -23,7 +23,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway.client.app import path_of
+from gateway.client.app import paths_of
 from gateway.core import inside, tokens
 from gateway.core.policies import Policies
 from gateway.errors import EndpointUnavailable, Forbidden, PolicyDenied
@@ -256,7 +256,7 @@ async def test_a_job_that_dies_ends_the_command(job: Job) -> None:
 async def test_an_agent_that_knows_no_terminals_is_told(plane: Any) -> None:
     endpoint = await plane.node(silent_service)
     with pytest.raises(EndpointUnavailable, match="older than this gateway"):
-        await open_channel(path_of(plane.site.gateway), endpoint, TERMINAL)
+        await open_channel(paths_of(plane.site.gateway)("c"), endpoint, TERMINAL)
 
 
 async def silent_service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -89,6 +89,8 @@ def test_what_was_seen_is_judged(finding: Finding, verdict: str, words: str) -> 
 class Nowhere:
     """A network on which nothing is."""
 
+    words = "directly"
+
     async def resolve(self, name: str) -> str | None:
         del name
         return "192.0.2.1"
