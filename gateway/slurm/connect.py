@@ -4,7 +4,7 @@ import os
 import pwd
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.core.cost import Cost
 from gateway.core.ports import Accounts, Files, Inspection, Scheduler, Shell, Tunnel
@@ -105,7 +105,7 @@ def _tunnel(cluster: ClusterSettings, name: str) -> Tunnel | None:
     if not cluster.ssh_host:
         raise _missing(name, "ssh_host", 'path = "ssh"')
     target = _target(cluster, name, "ssh_host", cluster.ssh_host, cluster.ssh_port)
-    return SshTunnel(target, cluster.user, time.time)
+    return SshTunnel(replace(target, forwards=True), cluster.user, time.time)
 
 
 def _scheduler(

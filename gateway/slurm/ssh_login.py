@@ -18,13 +18,17 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True)
 class SshTarget:
-    """A host, its known key (or its CA's), and what lets us in: one of a user CA's private key, a key, an agent."""
+    """A host, its known key (or its CA's), and what lets us in: one of a user CA's private key, a key, an agent.
+
+    `forwards`: whether certificates are good for connections to other hosts through it.
+    """
 
     host: str
     port: int
     known_hosts_file: Path
     user_ca_key_file: Path | None = None
     key_file: Path | None = None
+    forwards: bool = False
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -47,7 +51,7 @@ def login(target: SshTarget, user: str, now: float, life: float) -> Login:
         )
     if target.user_ca_key_file is not None:
         hint = "Does its sshd trust the user CA (TrustedUserCAKeys), and is there such an account?"
-        return Login([_certified(target.user_ca_key_file, user, now, life)], None, hint)
+        return Login([_certified(target.user_ca_key_file, user, now, life, forwards=target.forwards)], None, hint)
     if target.key_file is not None:
         hint = f"Is the public half of {target.key_file} in that user's authorized_keys there?"
         return Login([_read(target.key_file, "ssh_key_file")], None, hint)
@@ -57,7 +61,9 @@ def login(target: SshTarget, user: str, now: float, life: float) -> Login:
     return Login((), agent, "Has the agent a key that the user's authorized_keys there holds (ssh-add -l)?")
 
 
-def _certified(ca: Path, user: str, now: float, life: float) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+def _certified(
+    ca: Path, user: str, now: float, life: float, *, forwards: bool
+) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
     """A key made for this connection only, and the CA's word that it is the user's, for a few minutes."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     certificate = _read(ca, "user_ca_key_file").generate_user_certificate(
@@ -68,7 +74,7 @@ def _certified(ca: Path, user: str, now: float, life: float) -> tuple[asyncssh.S
         valid_before=int(now + life),
         permit_x11_forwarding=False,
         permit_agent_forwarding=False,
-        permit_port_forwarding=False,
+        permit_port_forwarding=forwards,
         permit_pty=False,
         permit_user_rc=False,
     )

@@ -19,8 +19,11 @@ from gateway.slurm.ssh import SshConnections
 from gateway.slurm.ssh_login import SshTarget, Unreachable
 
 CONNECTIONS: Final = 4
-_WINDOW: Final = 2 << 20
-_HIGH: Final = 1 << 18
+_WINDOW: Final = 1 << 20
+#: asyncssh opens a channel's window again whenever it delivers anything, also while more waits in its own buffer, which
+#: then grows with every pause. So a pause must come only where all that may wait there finds room at once.
+_HIGH: Final = 4 * _WINDOW
+_SENT: Final = 1 << 18
 #: What sshd says, by the system's own words.
 _ERRNOS = {
     os.strerror(number): number
@@ -108,14 +111,14 @@ class _Far(asyncssh.SSHTCPSession[bytes]):
 
     def connection_made(self, chan: "asyncssh.SSHTCPChannel[bytes]") -> None:
         self._channel = chan
-        chan.set_write_buffer_limits(_HIGH)
+        chan.set_write_buffer_limits(_SENT)
 
     def session_started(self) -> None:
         self._channel.pause_reading()
 
     def joined(self, near: asyncio.Transport) -> None:
         self._near = near
-        near.set_write_buffer_limits(_HIGH)
+        near.set_write_buffer_limits(_HIGH, _WINDOW)
         self._channel.resume_reading()
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
