@@ -1,0 +1,148 @@
+"""JupyterLab and VS Code as people use them: in a browser, through `/s`, on both ways to the nodes."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.product import Product
+
+pytestmark = [pytest.mark.cluster, pytest.mark.acceptance]
+
+CHROMIUM = "/usr/bin/chromium"
+WITHIN = 120_000  # ms: a page of megabytes, on a machine that does other things as well
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield found
+        found.close()
+
+
+@contextmanager
+def a_client_service(product: Product, way: str, folder: Path) -> Iterator[str]:
+    """A client service of its own before the same sessions, which reaches the nodes in this way; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**product.environment, f"SLUICE_CLUSTERS__{product.cluster.record.spec.name.upper()}__PATH": way}
+    command = [sys.executable, "-m", "gateway.cli.main", "serve", "client", "--port", str(port), "--grace", "2"]
+    with (folder / f"client-{way}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: process.poll() is not None or _answers(address), "the client service answers")
+        assert process.poll() is None, (folder / f"client-{way}.log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health/live").is_success
+    except httpx.TransportError:
+        return False
+
+
+def until(question: Callable[[], bool], what: str, within: float = 120.0) -> None:
+    deadline = time.monotonic() + within
+    while not question():
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+
+
+def opened(product: Product, name: str, address: str) -> str:
+    """The link of `sluice open`, at this client service."""
+    link = urlsplit(product.sluice("open", name, "--print").stdout.strip())
+    return f"{address}{link.path}?{link.query}"
+
+
+def written(product: Product, name: str, command: str) -> Callable[[], bool]:
+    """Whether a shell command succeeds in the job."""
+    return lambda: product.sluice("exec", name, "--", "sh", "-c", command).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def lab(product: Product) -> Iterator[str]:
+    """A JupyterLab session."""
+    yield from a_session(product, "jupyter", "lab")
+
+
+@pytest.fixture(scope="module")
+def code(product: Product) -> Iterator[str]:
+    yield from a_session(product, "code-server", "code")
+
+
+def a_session(product: Product, recipe: str, name: str) -> Iterator[str]:
+    done = product.sluice("image", "build", recipe, within=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = product.sluice("launch", recipe, "--name", name, "--wait", within=400)
+    assert done.returncode == 0, done.stderr
+    yield name
+    product.sluice("stop", name, "--wait")
+
+
+@pytest.mark.parametrize("way", ["direct", "ssh"])
+def test_jupyterlab_runs_a_cell_and_a_terminal(
+    product: Product, lab: str, browser: Browser, way: str, tmp_path: Path
+) -> None:
+    with a_client_service(product, way, tmp_path) as address:
+        context = browser.new_context(viewport={"width": 1400, "height": 900})
+        page = context.new_page()
+        page.set_default_timeout(WITHIN)
+        sockets: list[str] = []
+        page.on("websocket", lambda one: sockets.append(one.url))
+        page.goto(opened(product, lab, address))
+        assert "sluice-code" not in page.url
+        page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+        cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+        cell.click()
+        page.keyboard.type(f"print('{way}', 6 * 7)")
+        page.keyboard.press("Shift+Enter")
+        expect(page.locator(".jp-OutputArea-output", has_text=f"{way} 42").first).to_be_visible(timeout=WITHIN)
+        shown(page, f"jupyter-{way}")
+        assert any("/api/kernels/" in url and "/channels" in url for url in sockets), sockets
+        until(written(product, lab, f"grep -q \"'{way}', 6\" /session/*.ipynb"), "the notebook is saved by itself")
+        page.keyboard.press("Control+Shift+L")
+        page.locator('.jp-LauncherCard[data-category="Other"]', has_text="Terminal").first.click()
+        page.locator(".jp-Terminal .xterm-helper-textarea").last.focus()
+        page.keyboard.type(f"echo it-is-$((40 + 2)) > /session/terminal-{way}\n")
+        until(written(product, lab, f"grep -q it-is-42 /session/terminal-{way}"), "the terminal works")
+        shown(page, f"jupyter-terminal-{way}")
+        context.close()
+
+
+def test_vs_code_shows_the_sessions_files(product: Product, code: str, browser: Browser, tmp_path: Path) -> None:
+    product.sluice("exec", code, "--", "sh", "-c", "echo hello from the job > /session/notes.txt")
+    with a_client_service(product, "direct", tmp_path) as address:
+        context = browser.new_context(viewport={"width": 1400, "height": 900})
+        page = context.new_page()
+        page.set_default_timeout(WITHIN)
+        page.goto(opened(product, code, address))
+        page.locator(".explorer-folders-view .monaco-list-row", has_text="notes.txt").first.dblclick()
+        expect(page.locator(".view-lines", has_text="hello").first).to_be_visible(timeout=WITHIN)
+        page.locator(".monaco-editor .view-lines").first.click()
+        page.keyboard.press("Control+End")
+        page.keyboard.type("and typed in the browser")
+        until(written(product, code, "grep -q 'typed in the browser' /session/notes.txt"), "it is saved by itself")
+        shown(page, "code-server")
+        context.close()
+
+
+def shown(page: Page, name: str) -> None:
+    """Keep a picture, for who wants to look at it."""
+    if folder := os.environ.get("SLUICE_TEST_PICTURES"):
+        page.screenshot(path=f"{folder}/{name}.png")
