@@ -1,0 +1,164 @@
+"""Another user on the node of a session tries every door with every key that is to be had; and what a wire shows."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.identity.pki import Pki
+from gateway.model.announcement import Endpoint, parse
+from tests.product import Product
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("images")]
+
+OTHER = "bob"
+SECRET_QUESTION = "what-nobody-on-the-wire-may-read"
+IN_PLAIN = "this-was-sent-in-plain"
+
+#: Runs as the other user: asks the relay with each certificate, and tries the socket and the loopback ports.
+INTRUDER = r"""
+import json, os, socket, ssl, sys
+asked = json.loads(sys.argv[1])
+def told(attempt):
+    try:
+        return attempt()
+    except OSError as error:
+        return type(error).__name__
+def relay(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(os.path.expanduser(certificate))
+    with socket.create_connection((asked["host"], asked["port"]), 30) as raw, context.wrap_socket(raw) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return sock.recv(4096).decode("latin-1")[:12]
+def plain():
+    with socket.create_connection((asked["host"], asked["port"]), 30) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return raw.recv(4096).decode("latin-1")[:5]
+def unix():
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(asked["socket"])
+        return "connected"
+found = {name: told(lambda: relay(file)) for name, file in asked["certificates"].items()}
+found["no TLS"] = told(plain)
+found["socket"] = told(unix)
+found["folder"] = told(lambda: os.listdir(asked["runtime"]) and "listed")
+print(json.dumps(found))
+"""
+
+#: Runs as root on the node: which of these texts go over its wires while it stands there, and how many bytes.
+WIRE = r"""
+import json, socket, sys
+texts, seen, size = sys.argv[1:], set(), 0
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+wire.settimeout(0.2)
+print("listening", flush=True)
+last = texts[-1].encode()
+while last.decode() not in seen:
+    try:
+        packet = wire.recv(65536)
+    except TimeoutError:
+        continue
+    size += len(packet)
+    seen.update(text for text in texts if text.encode() in packet)
+print(json.dumps({"seen": sorted(seen), "size": size}))
+"""
+
+LISTENING = r"""
+import os
+mine = []
+for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for line in open(table).readlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and int(fields[7]) == os.getuid():
+            mine.append(int(fields[1].rsplit(":", 1)[1], 16))
+print(sorted(mine))
+"""
+
+
+@dataclass
+class Guarded:
+    """A model server of alice's on a node."""
+
+    product: Product
+    node: str
+    endpoint: Endpoint
+    runtime: str
+
+    def run(self, argv: list[str], user: str | None = None, given: str = "") -> str:
+        return self.product.cluster.exec(self.node, argv, user=user, input=given).stdout
+
+
+@pytest.fixture(scope="module")
+def guarded(product: Product, images: None) -> Iterator[Guarded]:
+    del images
+    done = product.sluice("launch", "llama-cpp", "--name", "guarded", "--wait", within=400)
+    assert done.returncode == 0, done.stderr
+    told = product.json("show", "guarded")["job"]
+    endpoint = parse(told["comment"])
+    assert isinstance(endpoint, Endpoint)
+    runtime = product.sluice("exec", "guarded", "--", "sh", "-c", "echo $SLUICE_RUNTIME").stdout.strip()
+    yield Guarded(product, told["nodes"], endpoint, runtime)
+    product.sluice("stop", "guarded", "--wait")
+
+
+def test_another_user_of_the_node_is_refused_at_every_door(guarded: Guarded, tmp_path: Path) -> None:
+    ours = guarded.product.log.parent / "state" / "pki"
+    foreign, stale = Pki(tmp_path / "foreign"), tmp_path / "stale"
+    shutil.copytree(ours, stale / "pki")
+    (stale / "pki" / "client.pem").unlink()
+    expired = Pki(stale, clock=lambda: datetime.now(UTC) - timedelta(days=60)).client()
+    certificates = {
+        "another gateway's": foreign.client().file.read_text(),
+        "an expired one of ours": expired.file.read_text(),
+        "another job's": guarded.run(["cat", f"{guarded.runtime}/cert.pem", f"{guarded.runtime}/key.pem"], "alice"),
+        "ours, if it were stolen": (ours / "client.pem").read_text(),
+    }
+    asked: dict[str, Any] = {
+        "host": guarded.endpoint.host,
+        "port": guarded.endpoint.port,
+        "runtime": guarded.runtime,
+        "socket": f"{guarded.runtime}/run/service.sock",
+        "certificates": {"none": ""},
+    }
+    for number, (name, text) in enumerate(certificates.items()):
+        file = f"intruder-{number}.pem"
+        guarded.run(["sh", "-c", f"umask 077; cat > ~/{file}"], OTHER, text)
+        asked["certificates"][name] = f"~/{file}"
+    found = json.loads(guarded.run(["python3", "-c", INTRUDER, json.dumps(asked)], OTHER))
+    guarded.run(["sh", "-c", "rm -f ~/intruder-*.pem"], OTHER)
+    assert found.pop("ours, if it were stolen") == "HTTP/1.1 200", "the doors are where they were tried"
+    assert found.pop("socket") == "PermissionError"
+    assert found.pop("folder") == "PermissionError"
+    assert found.pop("no TLS") in {"", "ConnectionResetError", "\x15\x03\x03\x00\x02"}, "an alert, and no answer"
+    assert set(found) == {"none", "another gateway's", "an expired one of ours", "another job's"}
+    assert set(found.values()) <= {"SSLError", "ConnectionResetError", "SSLEOFError"}, found
+
+
+def test_nothing_of_the_job_listens_but_its_relay(guarded: Guarded) -> None:
+    assert json.loads(guarded.run(["python3", "-c", LISTENING], "alice")) == [guarded.endpoint.port]
+
+
+def test_a_captured_packet_shows_no_plain_text(guarded: Guarded) -> None:
+    product = guarded.product
+    argv = product.cluster.exec_argv(
+        guarded.node, ["python3", "-c", WIRE, SECRET_QUESTION, "chat/completions", "assistant", IN_PLAIN], None
+    )
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as wire:
+        assert wire.stdout is not None
+        assert wire.stdout.readline() == "listening\n"
+        done = product.sluice("chat", "guarded", SECRET_QUESTION)
+        assert done.returncode == 0, done.stderr
+        with socket.create_connection((guarded.endpoint.host, guarded.endpoint.port), 30) as plain:
+            plain.sendall(IN_PLAIN.encode())
+        told = json.loads(wire.stdout.readline())
+    assert told["seen"] == [IN_PLAIN], "and what is plain is seen"
+    assert told["size"] > 1000
