@@ -304,6 +304,17 @@ class OidcSettings(Section):
         return self.audience or self.client_id
 
 
+class MungeSettings(Section):
+    """People on other hosts of a cluster, known by MUNGE. Off while `hosts` is empty."""
+
+    hosts: tuple[str, ...] = Field(
+        (), description="This gateway as people's SLUICE_URL names it, host or host:port: credentials are for these."
+    )
+    cluster: str | None = Field(None, description="Cluster whose MUNGE key it is; unset: the default one.")
+    unmunge: tuple[str, ...] = Field(("unmunge",), min_length=1, description="Command that decodes credentials.")
+    uid: int | None = Field(None, ge=0, description="Uid that it runs under; unset: that of the gateway.")
+
+
 class IdentitySettings(Section):
     uid_floor: int = Field(1000, ge=1, description="Unix users with a smaller uid are the system's: nothing runs so.")
     denied_unix_users: tuple[str, ...] = Field(
@@ -319,6 +330,7 @@ class IdentitySettings(Section):
     socket_cluster: str | None = Field(
         None, description="Cluster whose Unix users are those of the socket's machine; unset: the default one."
     )
+    munge: MungeSettings = Field(MungeSettings(), description="Known by MUNGE.")
     oidc: OidcSettings = Field(OidcSettings(), description="Sign-in by an identity provider.")
 
 

@@ -20,10 +20,13 @@ from sqlalchemy import Connection
 from gateway.core import signin, unix
 from gateway.core.context import Gateway
 from gateway.core.users import FRESH
-from gateway.errors import DatabaseUnavailable, Forbidden, SluiceError, Unauthenticated
+from gateway.errors import DatabaseUnavailable, Forbidden, NotFound, SluiceError, Unauthenticated
 from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
+from gateway.identity.munge import PREFIX as MUNGE
+from gateway.identity.munge import Munge
 from gateway.identity.oidc import Oidc
 from gateway.model import token as tokens
+from gateway.model.auth import MungeToken
 from gateway.model.principal import LOCAL_ADMIN, Opened, Origin, Principal, Scope
 from gateway.model.token import Token
 from gateway.model.user import Person, UnixAccount
@@ -48,7 +51,10 @@ class _Known:
 class Callers:
     """Everybody who may call, by what they show."""
 
-    def __init__(self, gateway: Gateway, local: LocalIdentity, provider: Oidc | None = None) -> None:
+    def __init__(
+        self, gateway: Gateway, local: LocalIdentity, provider: Oidc | None = None, munge: Munge | None = None
+    ) -> None:
+        self.munge = munge
         self._db, self._clock = gateway.db, gateway.clock
         self._gateway, self._local, self.provider = gateway, local, provider
         self._known: dict[bytes, _Known] = {}
@@ -74,7 +80,9 @@ class Callers:
         key = self._place(text)
         found = self._recall(key)
         if found is None:
-            if (parts := tokens.parse(text)) is not None:
+            if text.startswith(MUNGE):
+                found = await self._of_munge(key, text)
+            elif (parts := tokens.parse(text)) is not None:
                 found = await self._of_token(key, *parts)
             elif self.provider is not None and text.count(".") == 2:  # noqa: PLR2004 - a JWT has three parts
                 found = await self._of_provider(key, self.provider, text)
@@ -137,10 +145,28 @@ class Callers:
         if (found := self._recall(key)) is not None:
             return found
         name = await asyncio.to_thread(_unix_name, uid)
+        cluster, _ = self._gateway.settings.cluster(self._gateway.settings.identity.socket_cluster)
+        return await self._of_unix(key, UnixAccount(cluster=cluster, name=name, uid=uid), self._clock() + PEER_FOR)
+
+    async def by_munge(self, credential: str) -> MungeToken:
+        """A token for whoever a MUNGE credential says, if they are let in. Unauthenticated, Forbidden, NotFound."""
+        if self.munge is None:
+            raise NotFound("this gateway does not know people by MUNGE", hint="Settings: identity.munge.hosts.")
+        token, _ = await self.munge.admit(credential)
+        await self.authenticate(token.token)
+        return token
+
+    async def _of_munge(self, key: bytes, text: str) -> Principal:
+        vouched = self.munge.open(text) if self.munge is not None else None
+        if self.munge is None or vouched is None:
+            raise _invalid()
+        account = UnixAccount(cluster=self.munge.cluster, name=vouched.name, uid=vouched.uid)
+        return await self._of_unix(key, account, vouched.until)
+
+    async def _of_unix(self, key: bytes, account: UnixAccount, until: datetime) -> Principal:
+        """The user whom a Unix user means; who is new is let in or kept waiting, as the site wants it."""
+        cluster, name, uid = account.cluster, account.name, account.uid
         unix.check(self._gateway, name, uid)
-        settings = self._gateway.settings
-        cluster, _ = settings.cluster(settings.identity.socket_cluster)
-        account = UnixAccount(cluster=cluster, name=name, uid=uid)
 
         def load(connection: Connection) -> tuple[int, Person | None]:
             user = users.by_unix(connection, cluster, name)
@@ -155,7 +181,7 @@ class Callers:
                 f"the Unix user {name} is another one than it was (uid {mine.uid}, now {uid})",
                 hint=f"An operator looks, and says so: sluice user set {person.user.name} --unix {cluster}={name}",
             )
-        return self._keep(key, number, person.principal(origin="socket"), self._clock() + PEER_FOR)
+        return self._keep(key, number, person.principal(origin="socket"), until)
 
     async def _of_token(self, key: bytes, token_id: str, secret: str) -> Principal:
         def load(connection: Connection) -> tuple[int, tuple[Token, str] | None, Person | None]:

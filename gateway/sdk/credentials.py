@@ -105,6 +105,20 @@ def _all() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+class Shown(httpx.Auth):
+    """A token that stays, on every request of another library; without one, nothing: a socket needs none."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        else:
+            request.headers.pop("Authorization", None)
+        yield request
+
+
 class Renewing(httpx.Auth):
     """Puts the token on every request, a new one before the old one ends: so a long wait outlives a short token.
 

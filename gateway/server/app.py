@@ -36,7 +36,7 @@ from gateway.web.caller import SAFE
 from gateway.web.openapi import Api
 
 PREFIX = "/api/v1"
-OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/session"})
+OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/munge", f"{PREFIX}/auth/session"})
 _PEOPLE = tuple(f"{PREFIX}/{place}" for place in ("users", "projects", "tokens", "secrets", "volumes"))
 _TAGS = [
     {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
@@ -112,7 +112,7 @@ def part(gateway: Gateway) -> Part:
         prefixes=(PREFIX,),
         app=Quick(app, app.state.reading, PREFIX),
         open=OPEN,
-        guarded=frozenset({f"{PREFIX}/auth/session"}),
+        guarded=frozenset({f"{PREFIX}/auth/munge", f"{PREFIX}/auth/session"}),
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,
         check=check,

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
+from gateway.model.token import digest
 from gateway.store.people import browsers, sign_ins
 from gateway.store.revision import bump
 
@@ -36,6 +38,19 @@ class Browser(BaseModel):
     id_token: str
     created_at: datetime
     expires_at: datetime
+
+
+def spend(connection: Connection, credential: SignIn, older_than: datetime) -> bool:
+    """Keep the digest of a credential that signs somebody in at once; whether it is the first time."""
+    key = digest(credential.state)
+    if connection.execute(select(sign_ins.c.state).where(sign_ins.c.state == key)).first() is not None:
+        return False
+    try:
+        with connection.begin_nested():
+            begin(connection, credential.model_copy(update={"state": key}), older_than=older_than)
+    except IntegrityError:
+        return False
+    return True
 
 
 def begin(connection: Connection, sign_in: SignIn, *, older_than: datetime) -> None:

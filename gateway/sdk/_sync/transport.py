@@ -10,6 +10,8 @@ import httpx
 from tenacity import Retrying
 
 from gateway.sdk import credentials, defaults, trust, wire
+from gateway.sdk.munge import Munged
+from gateway.sdk.munge import present as munge_present
 from gateway.sdk.wire import Call, EventLines, ServerEvent, Transient
 
 
@@ -26,12 +28,14 @@ class Transport:
         self._token = None if stored is not None else given or defaults.token(self.url)
         self.attempts = attempts
         self.timeout = timeout
+        unknown = stored is None and not self._token and defaults.socket_of(self.url) is None
+        self._munged = Munged(self.url, self.base) if unknown and munge_present() else None
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         self.verify = trust.verify(ca)
         self.http = httpx.Client(
-            base_url=defaults.base(self.url), headers=headers, auth=self._renewing, timeout=timeout, **self._way()
+            base_url=self.base, headers=headers, auth=self._renewing or self._munged, timeout=timeout, **self._way()
         )
 
     @property
@@ -50,11 +54,13 @@ class Transport:
 
     def another(self) -> httpx.Client:
         """A client for another library, which closes it itself."""
-        return httpx.Client(**self._way())
+        return httpx.Client(auth=self._renewing or self._munged or credentials.Shown(self._token), **self._way())
 
     @property
     def token(self) -> str | None:
         """The one in force now."""
+        if self._munged is not None:
+            return self._munged.token
         return self._renewing.token if self._renewing is not None else self._token
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from gateway.core import signin, users
 from gateway.errors import NotFound
 from gateway.identity.callers import Callers
 from gateway.identity.oidc import Oidc
-from gateway.model.auth import AuthView
+from gateway.model.auth import AuthView, MungeRequest, MungeToken
 from gateway.model.user import Identity, MeView
 from gateway.web.context import Gw
 from gateway.web.openapi import problems
@@ -25,17 +25,28 @@ class SignInRequest(BaseModel):
 
 
 @router.get("", operation_id="getAuth", summary="How to sign in")
-async def how(gateway: Gw) -> AuthView:
+async def how(gateway: Gw, request: Request) -> AuthView:
     """Needs no token. Without an issuer there is no identity provider, and tokens are made by `sluice token`."""
-    oidc = gateway.settings.identity.oidc
+    oidc, identity = gateway.settings.identity.oidc, request.state.identity
+    munge = identity.munge.view if isinstance(identity, Callers) and identity.munge is not None else None
     if oidc.issuer is None:
-        return AuthView()
+        return AuthView(munge=munge)
     return AuthView(
         issuer=oidc.issuer,
         client_id=oidc.cli_client_id or oidc.client_id,
         scopes=tuple(oidc.scopes),
         audience=oidc.audience,
+        munge=munge,
     )
+
+
+@router.post("/munge", operation_id="signInByMunge", summary="Sign in by MUNGE", responses=problems(404, 422, 503))
+async def by_munge(request: Request, said: MungeRequest) -> MungeToken:
+    """A bearer token of a few minutes for whoever made the credential. Answers 403 while they are not let in."""
+    identity = request.state.identity
+    if not isinstance(identity, Callers):
+        raise NotFound("this gateway does not know people by MUNGE")
+    return await identity.by_munge(said.credential)
 
 
 @router.post("/session", operation_id="signIn", summary="Sign in with an ID token", responses=problems(404, 422, 503))
