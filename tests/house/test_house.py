@@ -108,6 +108,7 @@ FOR_NOBODY = {
     "sessions.reread": "for a writer that holds the session",
     "signins.by_cookie": "tells who calls",
     "signins.take": "tells who calls",
+    "signins.spend": "tells who calls",
     "tokens.kept": "tells who calls",
     "users._roles": "of a user who was found, or who calls",
     "users._unix": "of a user who was found, or who calls",
