@@ -457,8 +457,14 @@ def _explained(error: ValidationError, source: Path | None) -> SettingsInvalid:
     place = ".".join(str(part) for part in first["loc"])
     where = f"{source}: {place}" if source else place
     if first["type"] != "extra_forbidden":
-        return SettingsInvalid(f"{where}: {first['msg']}", hint=f"Got {first['input']!r}.")
+        return SettingsInvalid(f"{where}: {first['msg']}", hint=_got(first["input"]))
     return SettingsInvalid(f"{where}: unknown setting", hint=nearest(str(first["loc"][-1]), _known(first["loc"][:-1])))
+
+
+def _got(value: Any) -> str:
+    """What stood there, unless it may hold a password: an address with one, or a whole section."""
+    plain = isinstance(value, str | int | float | bool) and not ("@" in str(value) or "://" in str(value))
+    return f"Got {value!r}." if plain else ""
 
 
 def _known(place: tuple[int | str, ...]) -> set[str]:

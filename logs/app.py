@@ -6,13 +6,14 @@ from starlette.responses import Response
 from gateway.core.context import Gateway
 from gateway.identity.opening import open_callers
 from gateway.model.api import LogChunk
-from gateway.web import context, logtail
+from gateway.web import context, logtail, refusals
 from gateway.web.app import Part, Web, api
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
 from gateway.web.openapi import Api, problems
 
 PREFIX = "/logs"
+MAX_BODY = 1 << 14
 
 
 def rest(gateway: Gateway) -> Api:
@@ -44,7 +45,7 @@ def rest(gateway: Gateway) -> Api:
 
 def part(gateway: Gateway) -> Part:
     """The logs service as a part of a frame."""
-    return Part(name="logs", prefixes=(PREFIX,), app=rest(gateway))
+    return Part(name="logs", prefixes=(PREFIX,), app=rest(gateway), max_body=MAX_BODY, refused=refusals.teller(gateway))
 
 
 def app(gateway: Gateway) -> Web:

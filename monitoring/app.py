@@ -10,7 +10,7 @@ from gateway.errors import DatabaseUnavailable
 from gateway.identity.opening import open_callers
 from gateway.model.api import HealthView
 from gateway.store import clusters
-from gateway.web import context
+from gateway.web import context, refusals
 from gateway.web.app import Part, Web, api, product_version
 from gateway.web.caller import Caller
 from gateway.web.context import Gw
@@ -19,6 +19,7 @@ from gateway.web.openapi import Api
 from monitoring.collect import Picture
 
 PREFIX = "/monitoring"
+MAX_BODY = 1 << 14
 OLD_POLL = 90.0
 
 
@@ -73,7 +74,9 @@ async def check(gateway: Gateway) -> Mapping[str, str]:
 
 def part(gateway: Gateway) -> Part:
     """The monitoring service as a part of a frame."""
-    return Part(name="monitoring", prefixes=(PREFIX,), app=rest(gateway))
+    return Part(
+        name="monitoring", prefixes=(PREFIX,), app=rest(gateway), max_body=MAX_BODY, refused=refusals.teller(gateway)
+    )
 
 
 def app(gateway: Gateway) -> Web:

@@ -37,6 +37,7 @@ ACTIONS: Mapping[str, tuple[str, str, str]] = {
     "setMember": ("member.set", "user", "user"),
     "removeMember": ("member.remove", "user", "user"),
     "signIn": ("sign.in", "user", ""),
+    "signInByMunge": ("sign.in", "user", ""),
 }
 #: Operations that are no GET and change nothing.
 CHANGES_NOTHING = frozenset({"renderRecipe", "checkPolicy", "validatePolicies"})
