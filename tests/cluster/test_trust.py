@@ -72,7 +72,7 @@ while last.decode() not in seen:
 print(json.dumps({"seen": sorted(seen), "size": size}))
 """
 
-#: Runs as the owner: on which TCP ports the programs of the job with this runtime directory listen, and how many they are.
+#: As the owner: on which TCP ports the programs of the job with this runtime directory listen, and how many they are.
 LISTENING = r"""
 import json, os, sys
 mark, sockets, programs = ("SLUICE_RUNTIME=" + sys.argv[1]).encode(), set(), 0
