@@ -1,6 +1,7 @@
 """The poller among 10,000 pending jobs of others and with 1,000 live sessions, beside one that asks for the whole list.
 
-The naive poller is the obvious one: `GET /jobs/`, look for one's own, rest as long as ours does, again.
+The naive poller is the obvious one: `GET /jobs/`, look for one's own, rest as long as ours does, again. On a site
+without slurmrestd it is `squeue --json`.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ OBSERVED_EVERY = 0.02
 def measure(env: Environment) -> Iterator[Row]:
     """The naive poller first, on a fresh slurmrestd; then ours, with ever more sessions; then from change to event."""
     with crowd(env.cluster, OTHERS):
-        naive = _naive(env)
+        naive, listed = _naive(env), _squeue(env)
         env.cluster.service("ctl", "restart", "slurmrestd")
         _until(lambda: _answers(env), 30)
         windows: dict[int, Window] = {}
@@ -47,6 +48,10 @@ def measure(env: Environment) -> Iterator[Row]:
     among = f"{OTHERS} jobs of others, {SESSIONS[-1]} sessions; raw: GET /jobs/ every second"
     yield Row("poll", "s", most.seconds, naive.seconds, note=among)
     yield Row("poll", "MB", most.bytes / 1e6, naive.bytes / 1e6)
+    again = "raw: squeue --json every second"
+    yield Row("poll beside squeue", "s", most.seconds, listed.seconds, note=again)
+    yield Row("poll beside squeue", "MB", most.bytes / 1e6, listed.bytes / 1e6, note=again)
+    yield Row("CPU of slurmctld beside squeue", "s/min", most.cpu["slurmctld"], listed.cpu["slurmctld"], note=again)
     for number, window in windows.items():
         kinds = ", ".join(f"{kind.removeprefix('REQUEST_')} {count:.0f}" for kind, count in window.kinds.items())
         raw = naive.rpcs if number == SESSIONS[-1] else None
@@ -265,6 +270,23 @@ def _naive(env: Environment) -> Naive:
         memory=Spent.now(env.cluster, env.pid).memory,
         cpu={name: after.cpu_a_minute(before, name) for name in ("slurmctld", "slurmrestd")},
         delays=[heard[change] - at for change, at in seen.items() if change in heard],
+    )
+
+
+def _squeue(env: Environment) -> Naive:
+    """The whole queue by Slurm's own command, on the controller's machine: what it takes, and what it says."""
+    polls: list[tuple[float, int]] = []
+    before = Spent.now(env.cluster, env.pid)
+    while time.monotonic() < before.at + WINDOW:
+        began = time.monotonic()
+        said = env.cluster.exec("ctl", ["squeue", "--json"]).stdout
+        polls.append((time.monotonic() - began, len(said)))
+        time.sleep(REST)
+    after = Spent.now(env.cluster, env.pid)
+    return Naive(
+        seconds=sum(seconds for seconds, _ in polls) / len(polls),
+        bytes=sum(size for _, size in polls) / len(polls),
+        cpu={"slurmctld": after.cpu_a_minute(before, "slurmctld")},
     )
 
 
