@@ -48,13 +48,13 @@ class Product:
 
 
 @contextlib.contextmanager
-def serving(cluster: Cluster, folder: Path, port: int, more: str = "") -> Iterator[Product]:
-    """A gateway process with the recipes in `folder` and `more` settings, and its administrator before it."""
+def serving(cluster: Cluster, folder: Path, port: int, more: str = "", serve: str = "") -> Iterator[Product]:
+    """A gateway process with the recipes in `folder` and more settings, those of `serve` apart; held by its admin."""
     config = folder / "sluice.toml"
     config.write_text(
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"
         f"[recipes]\nfolders = [{json.dumps(str(folder / 'recipes'))}]\n"
-        f"[serve]\nall_port = {port}\n[reconcile]\npoll_seconds = 0.5\nsweep_seconds = 3\n"
+        f"[serve]\nall_port = {port}\n{serve}\n[reconcile]\npoll_seconds = 0.5\nsweep_seconds = 3\n"
         f"{cluster.settings_toml()}\n{more}"
     )
     url = f"http://127.0.0.1:{port}"
