@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.agent.refusal import refusal
+
 BATCH: dict[str, Any] = {"service": None}
 SHELL = "/bin/sh"
 
@@ -144,7 +146,7 @@ def test_a_stream_in_flight_is_finished_before_the_stop(agent: Any) -> None:
         assert b"draining" in idle.recv(4096)  # an idle connection is closed at once
         with sock.makefile("rb") as stream:
             rest = stream.read()
-        assert rest.endswith(b"piece 14\n\r\n0\r\n\r\n")
+        assert rest.endswith(b"piece 14\n\r\n0\r\n\r\n" + refusal("draining"))  # no request behind it was taken
     assert agent.ends() == 0
 
 
