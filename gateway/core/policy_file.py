@@ -169,10 +169,8 @@ def _refusal(text: str) -> str | None:
 
 def _meaning(statement: _Statement, schema: cedarpy.Schema) -> Iterator[tuple[str, int, str]]:
     """What is wrong with a policy that can be read: message, place, hint."""
-    for error in cedarpy.validate_policies(statement.text, schema).errors:
-        message = re.sub(r"^for policy `policy0`, ", "", error.error)
-        yield message, _place(statement, message), "`sluice policy show schema` prints what there is."
     said = _said(statement.text)
+    yield from _types(statement, schema, of_all="entity_type" not in said["resource"])
     notes = said.get("annotations", {})
     if not notes.get("id"):
         yield "the policy has no name", 0, 'Give it one: @id("what-it-is-for")'
@@ -180,6 +178,19 @@ def _meaning(statement: _Statement, schema: cedarpy.Schema) -> Iterator[tuple[st
         yield "the policy does not say what it allows", 0, 'People are told it: @allows("at most 4 GPUs at night")'
     if any(template for template in ("?principal", "?resource") if template in statement.text):
         yield "templates are not taken", 0, "Write the policy out."
+
+
+def _types(statement: _Statement, schema: cedarpy.Schema, *, of_all: bool) -> Iterator[tuple[str, int, str]]:
+    """What does not fit the schema, once a place: Cedar says it again for each kind of thing that is asked about."""
+    found: dict[int, str] = {}
+    for error in cedarpy.validate_policies(statement.text, schema).errors:
+        message = re.sub(r"^for policy `policy0`, ", "", error.error)
+        place = _place(statement, message)
+        found[place] = message if "`Session`" in message else found.get(place, message)
+    for place, message in found.items():
+        others = of_all and "`Session`" not in message and re.search("`(Secret|Volume)`", message)
+        narrow = "Write `resource is Session` if it is about sessions alone. " if others else ""
+        yield message, place, f"{narrow}`sluice policy show schema` prints what there is."
 
 
 def _actions(said: Mapping[str, Any]) -> frozenset[str]:
