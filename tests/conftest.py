@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,3 +94,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'sluice.db'}"
     server: Server = request.getfixturevalue("postgresql")
     return server.fresh()
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A run of tests that was started in the background is deaf to Ctrl-C, and so would be what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,14 +227,6 @@ def test_env_is_for_a_shell_and_for_openai(gateway: Any, sluice: Any) -> None:
     assert json.loads(sluice("env", "--json").stdout)["OPENAI_BASE_URL"] == url
     with OpenAI(base_url=url, api_key=key) as client:
         assert [model.id for model in client.models.list()] == ["tiny"]
-
-
-@pytest.fixture
-def hears_ctrl_c() -> Iterator[None]:
-    """A run of tests that was started in the background is deaf to Ctrl-C, and so would be what it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("hears_ctrl_c")

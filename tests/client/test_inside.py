@@ -37,6 +37,7 @@ from tests.agent.conftest import Authority, RunningAgent, end
 from tests.services import ADMIN
 
 WITHIN = 60
+pytestmark = pytest.mark.usefixtures("hears_ctrl_c")
 
 
 @dataclass

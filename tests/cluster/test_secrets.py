@@ -131,7 +131,7 @@ def test_a_requeued_job_without_its_file_is_given_it_by_the_control_channel(
 
     until(pushed, "the second run has it")
     comment = slurm(product, "squeue", "-h", "-j", job, "-o", "%k")
-    assert (" secrets tcp=" in comment, VALUE in comment) == (True, False)
+    assert (" tcp=" in comment, VALUE in comment) == (True, False)
     assert VALUE not in json.dumps(product.json("show", "named")) + product.log.read_text()
 
 

@@ -64,7 +64,7 @@ def simple(name: str, version: str = "1", more: str = "") -> str:
             "is used by",
             "",
         ),
-        (simple("a", more="mounts:\n  - target: /x"), 7, 5, "mounts[0]", "'source' is missing", "source, target"),
+        (simple("a", more="mounts:\n  - target: /x"), 7, 5, "mounts[0]", "exactly one of `source` and `volume`", ""),
         (simple("a", more='labels: {x: "\\0"}'), 6, 10, "labels.x", "NUL", ""),
         (simple("a", more="service: {}"), 1, 1, "", "goes with `kind: service`", ""),
         ("name: a\nversion: 1.0\n", 2, 1, "version", "must be text", 'Put it in quotes: "1.0"'),

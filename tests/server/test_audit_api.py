@@ -57,7 +57,7 @@ SEVERAL_JOBS: dict[str, Any] = {
     "updateSession": {"parameters": {"alias": "other"}},
     "resumeSession": None,
 }
-ELSEWHERE = {"deleteSession", "openSession", "signIn", *SEVERAL_JOBS}
+ELSEWHERE = {"deleteSession", "openSession", "signIn", "signInByMunge", *SEVERAL_JOBS}
 
 
 async def test_every_change_has_a_row_with_who_and_through_what(town: Town) -> None:
