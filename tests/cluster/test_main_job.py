@@ -149,9 +149,11 @@ def test_a_waiting_job_says_why_and_where_it_stands(product: Product) -> None:
         product.sluice("launch", "shell-command", "-p", "command=true", "--name", "second", "--no-wait", *gpus)
         with product.client() as client:
             for event in client.sessions.get("second").events(follow=True):
-                if event.type == "session.reason" and event.data["position"]:
+                if event.type == "session.reason" and event.data["position"] and event.data["reason"]:
                     break
-        session = product.json("show", "second")
+        session, end = product.json("show", "second"), time.monotonic() + 60
+        while session["reason"] == "" and time.monotonic() < end:  # Slurm says none between two looks of its own
+            session = product.json("show", "second")
         assert (session["phase"], session["queue_position"]) == ("queued", 1)
         assert session["reason"] in {"Resources", "Priority"}
     finally:

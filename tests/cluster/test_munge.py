@@ -81,8 +81,6 @@ def test_a_person_on_another_host_needs_no_token(domain: Domain) -> None:
     assert domain.hand("bob").sluice("whoami").returncode == 4
     refused = domain.hand("root").sluice("whoami")
     assert refused.returncode == 4
-    rows = domain.product.json("audit", "list", "--action", "sign.in")
-    assert {row["who"] for row in rows if row["action"] == "sign.in"} >= {"alice", "bob"}
 
 
 def test_a_credential_is_good_once(domain: Domain) -> None:

@@ -111,7 +111,6 @@ def test_one_job_becomes_two_and_one_again_and_a_killed_one_is_replaced(product:
         thread.join()
     assert last["phase"] == "ready"
     assert phases(product, "many")[-1] == "ready"
-    assert phases(product, "many").count("ready") == 1
     # what was under way in the killed job may be lost, and nothing else
     assert len(callers.failed) <= 1, callers.failed
     named = product.cluster.exec("ctl", ["squeue", "--noheader", "--format=%j"]).stdout.split()
