@@ -1,5 +1,6 @@
 """The main job, end to end, as a user does it: recipe, Slurm, Apptainer, ready session, answer; and how it fails."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
