@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner, Result
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from gateway.cli.main import main
@@ -302,16 +302,22 @@ def sign_in(house: House, context: BrowserContext, who: str) -> None:
     view.close()
 
 
-def go(house: House, view: Page, operation: str, path: str) -> str:
-    """What a browser is answered there; where it is asked for a password, it has none."""
+def go(house: House, context: BrowserContext, operation: str, path: str) -> str:
+    """What a browser is answered there; where it is asked for a password, it has none.
+
+    Each in a page of its own: the browser's error page after a refusal may still be on its way when the next is opened.
+    """
+    view = context.new_page()
     try:
         went = view.goto(path)
+        assert went is not None
+        return house.told(operation, went.status, went.text())
     except PlaywrightError as error:
         if "ERR_INVALID_AUTH_CREDENTIALS" in error.message:
             return "401"
         raise
-    assert went is not None
-    return house.told(operation, went.status, went.text())
+    finally:
+        view.close()
 
 
 @pytest.mark.parametrize("caller", [*KNOWN, "anonymous", "forged"])
@@ -332,11 +338,11 @@ def test_in_a_browser(house: House, browser: Browser, caller: str) -> None:
                 {"name": "sluice-session", "value": "forged", "domain": "localhost", "path": f"/s/{house.session}/"},
             ]
         )
-    view, found = context.new_page(), {}
+    found = {}
     for operation, asked in OPERATIONS.items():
         path = f"{house.url}{house.filled(asked.path)}"
         if asked.method == "GET":
-            found[operation] = go(house, view, operation, path)
+            found[operation] = go(house, context, operation, path)
         else:
             content = house.filled(asked.body) if asked.body else None
             sent = context.request.post(path, data=content, headers={**house.ours, "Content-Type": "application/json"})
