@@ -23,6 +23,7 @@ from gateway.errors import (
     SubmitUnknown,
     Unavailable,
 )
+from gateway.model import intent
 from gateway.model import session as life
 from gateway.model.announcement import Awaiting, Endpoint, parse
 from gateway.model.session import Act, Phase, Session
@@ -30,7 +31,7 @@ from gateway.model.session import Act, Phase, Session
 log = structlog.get_logger(__name__)
 
 _STAGE_WITHIN = 10.0
-_DEADLINE = (life.SUBMIT_LIFE - life.SEND_WITHIN).total_seconds()
+_DEADLINE = (intent.SUBMIT_LIFE - intent.SEND_WITHIN).total_seconds()
 
 Change = Callable[[Session, datetime], Session]
 Age = Callable[[], timedelta]
@@ -46,12 +47,12 @@ async def submit(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
     try:
         why_not = await _stage(gateway, cluster, session)
     except Unavailable as error:  # the database, or the key of the secrets: without them there is nothing to run
-        again = life.pause(session.job.tries + 1, _chance())
+        again = intent.pause(session.job.tries + 1, _chance())
         log.warning("not submitted", session=session.id, error=error.message)
         return _not_submitted(intent_at, error.message, again)
-    if not life.may_send(session, gateway.clock(), age()):
+    if not intent.may_send(session, gateway.clock(), age()):
         log.warning("submit given up, as its time is over", session=session.id)
-        return _not_submitted(intent_at, "It could not be sent in time; it is sent again.", life.pause(0, _chance()))
+        return _not_submitted(intent_at, "It could not be sent in time; it is sent again.", intent.pause(0, _chance()))
     try:
         async with asyncio.timeout(_DEADLINE):
             job_id = await cluster.scheduler.submit(script, session.unix_user)
@@ -59,7 +60,7 @@ async def submit(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
         log.warning("submit unanswered", session=session.id, error=str(error) or f"not within {_DEADLINE:g} s")
         return _unchanged
     except (SubmitDeferred, SchedulerUnavailable) as error:
-        after, limit = life.pause(session.job.tries + 1, _chance()), isinstance(error, SubmitDeferred)
+        after, limit = intent.pause(session.job.tries + 1, _chance()), isinstance(error, SubmitDeferred)
         log.info("not submitted", session=session.id, error=error.message, again_in=after.total_seconds())
         return _not_submitted(intent_at, error.message, after, limit=limit)
     except (Invalid, Forbidden) as error:
@@ -69,8 +70,8 @@ async def submit(gateway: Gateway, cluster: Cluster, session: Session, age: Age)
         return lambda current, now: life.end(current, Phase.FAILED, "submit_refused", why, now)
     log.info("submitted", session=session.id, job_id=job_id, cluster=cluster.name)
     if not session.plan.secrets:
-        return lambda current, now: life.submitted(current, job_id, now)
-    return lambda current, now: life.submitted(life.staged(current, why_not, now), job_id, now)
+        return lambda current, now: intent.submitted(current, job_id, now)
+    return lambda current, now: intent.submitted(life.staged(current, why_not, now), job_id, now)
 
 
 async def _stage(gateway: Gateway, cluster: Cluster, session: Session) -> str:
@@ -100,10 +101,10 @@ async def find(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -
     found = await cluster.scheduler.find(session.job.name, session.unix_user)
     if found is None:
         known = age()
-        return lambda current, now: life.not_found(current, now, known)
+        return lambda current, now: intent.not_found(current, now, known)
     job_id = found.job_id
     log.info("found again", session=session.id, job_id=job_id)
-    return lambda current, now: life.submitted(current, job_id, now)
+    return lambda current, now: intent.submitted(current, job_id, now)
 
 
 async def terminate(gateway: Gateway, cluster: Cluster, session: Session, age: Age) -> Change:
@@ -177,7 +178,7 @@ def _unchanged(current: Session, now: datetime) -> Session:
 
 
 def _not_submitted(intent_at: datetime | None, why: str, after: Any, *, limit: bool = False) -> Change:
-    return lambda current, now: life.not_submitted(
+    return lambda current, now: intent.not_submitted(
         current, why, now, again_after=after, intent_at=intent_at, limit=limit
     )
 

@@ -34,7 +34,7 @@ class Write(Protocol):
 
 @dataclass(frozen=True)
 class Succession:
-    """A session whose job has ended goes on: as its `heir`, or with another job to begin (`row_id` keeps the old).
+    """A session whose job leaves it goes on: as its `heir`, or with another job to begin (`row_id` keeps the old).
 
     `heir`: its row as it was read, and as its step leaves it; `act` is what that step asks for.
     """
@@ -61,11 +61,11 @@ class Succession:
 def successions(
     decided: list[tuple[Session, Step]], live: Mapping[str, Session], acting: Collection[str]
 ) -> list[Succession]:
-    """Which of the sessions that end go on instead; they, and the jobs that they go on as, are taken from `decided`."""
+    """Which sessions go on as another job than their own; they, and those jobs, are taken from `decided`."""
     found, stepped = [], {before.id: (before, step) for before, step in decided}
     for before, step in list(decided):
         ended = step.session
-        if before.parent is not None or not ended.phase.ended:
+        if before.parent is not None or not group.hands_over(before, ended):
             continue
         others = [one for one in live.values() if one.parent == before.id and one.id not in acting]
         steps = {one.id: stepped.get(one.id, (one, Step(session=one))) for one in others}

@@ -23,6 +23,7 @@ from gateway.core.intents import Intents
 from gateway.core.leases import Hold, Keeper
 from gateway.core.sweep import Sweep
 from gateway.errors import DatabaseUnavailable, LeaseLost, SchedulerUnavailable, SluiceError, StorageFull
+from gateway.model import intent
 from gateway.model import session as life
 from gateway.model.job import SeenJob
 from gateway.model.orphan import Orphan, OrphanKind
@@ -257,7 +258,7 @@ class ClusterLoop:
             await self._count_lost(ended, now)
             self._groups.ended(ended, now)
             # what waits for a limit is tried at once, before anybody else's next try
-            if woken := life.make_room(recorded.values(), ended):
+            if woken := intent.make_room(recorded.values(), ended):
                 await self._steps(woken, {}, now)
 
     async def _count_lost(self, ended: list[Session], now: datetime) -> None:

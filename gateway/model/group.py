@@ -154,18 +154,35 @@ def target(session: Session, members: Sequence[Session]) -> Plan:
     return newest.plan if newest is not None else session.plan
 
 
-def heir(ended: Session, members: Sequence[Session]) -> Session | None:
-    """Which of its live jobs a session goes on as, whose own one has ended."""
+def hands_over(before: Session, after: Session) -> bool:
+    """Whether a session should go on as another of its jobs, if there is one: see `heir`.
+
+    `before` and `after`: how its own job was and is now. It has ended, is being cleared away though nobody asked for
+    that, or answers requests no more.
+    """
+    if after.phase.ended:
+        return True
+    left = after.phase is Phase.STOPPING or (is_ready(before) and not is_ready(after))
+    return left and after.stop_requested_at is None
+
+
+def heir(leaving: Session, members: Sequence[Session]) -> Session | None:
+    """Which of its live jobs a session goes on as, whose own one leaves it. While that runs: only as a ready one."""
     left = [one for one in members if not one.phase.ended]
-    if ended.stop_requested_at is None:
+    if leaving.stop_requested_at is None:
         left = [one for one in left if one.stop_requested_at is None]
+    if leaving.phase is Phase.STOPPING:
+        left = [one for one in left if one.phase is not Phase.STOPPING]
+    elif not leaving.phase.ended:
+        left = [one for one in left if is_ready(one)]
     return max(left, key=lambda one: (is_ready(one), one.drain_at is None, one.job.attempt), default=None)
 
 
 def goes_on(ended: Session) -> bool:
     """Whether a session whose only job has ended begins another one by itself."""
-    asked = ended.stop_requested_at is not None or not ended.plan.lifecycle.renew
-    return not asked and ended.reason in RENEWED and (ended.ready_at is not None or ended.reason != "time_limit")
+    if not ended.phase.ended or ended.stop_requested_at is not None or not ended.plan.lifecycle.renew:
+        return False
+    return ended.reason in RENEWED and (ended.ready_at is not None or ended.reason != "time_limit")
 
 
 def swap(session: Session, member: Session, drain_at: datetime | None = None) -> tuple[Session, Session]:

@@ -8,7 +8,7 @@
 Not knowing is never an end: a scheduler that cannot be asked changes a condition, not the phase.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -25,12 +25,7 @@ STOP_SLACK = timedelta(seconds=10)
 # which Slurm or its accounting was away, or no server of ours was up, are none.
 MISS_EVERY = timedelta(minutes=1)
 LOST_AFTER = 15
-# A submit is sent this soon after its intent was recorded, or not at all; all of one is over after SUBMIT_LIFE
-# (sbatch is ended by `timeout`, see gateway.slurm.commands). Only then may a denial mean that it is sent again.
-SEND_WITHIN = timedelta(seconds=30)
-SUBMIT_LIFE = timedelta(seconds=90)
-DENIED_FOR = timedelta(seconds=20)
-FIND_AGAIN = timedelta(seconds=5)
+#: So long at most is waited between two tries to submit.
 LONGEST_PAUSE = timedelta(minutes=2)
 # An agent whose secrets no file brought waits so long for them (`secrets_timeout` of the job spec).
 ASKS_WITHIN = timedelta(minutes=5)
@@ -148,17 +143,17 @@ def step(session: Session, seen: SeenJob | None, now: datetime) -> Step | None:
         return _missing(session, now)  # a controller that lost jobs gives their numbers to others
     told, job = parse(seen.comment), session.job
     if isinstance(told, Ended) and told.holder is not None and told.holder != job.job_id:
-        return Step(session=_with_job(session, job_id=told.holder))  # the other job of this attempt came first
+        return Step(session=with_job(session, job_id=told.holder))  # the other job of this attempt came first
     missed = {} if seen.state is JobState.UNKNOWN else {"missed_at": None, "misses": 0}
-    session = _with_job(session, **missed, **_told(seen))
+    session = with_job(session, **missed, **_told(seen))
     if seen.state.ended and "COMPLETING" not in seen.flags:
         return _ended(end(session, *verdict(session, seen), now, at=seen.end_time))
     if stop or seen.state.ended:
         session = move(session, Phase.STOPPING, session.reason or "stopping", now, endpoint=None)
-        if seen.state.ended or _recent(job.cancelled_at, patience(session), now):
+        if seen.state.ended or recent(job.cancelled_at, patience(session), now):
             return Step(session=session)
         gently = seen.state is JobState.RUNNING and job.cancelled_at is None
-        return Step(session=_with_job(session, cancelled_at=now), act=Act.TERMINATE if gently else Act.CANCEL)
+        return Step(session=with_job(session, cancelled_at=now), act=Act.TERMINATE if gently else Act.CANCEL)
     match seen.state:
         case JobState.PENDING:
             again = "Requeued by Slurm; waiting to start again." if seen.restarts else ""
@@ -195,14 +190,14 @@ def _unsubmitted(session: Session, now: datetime) -> Step:
         return _ended(end(session, Phase.STOPPED, "stopped", "Stopped before it was submitted.", now))
     if waits:
         return Step(session=session)
-    return Step(session=_with_job(session, intent_at=now, not_before=None), act=Act.SUBMIT)
+    return Step(session=with_job(session, intent_at=now, not_before=None), act=Act.SUBMIT)
 
 
 def _missing(session: Session, now: datetime) -> Step:
     """The queue has not got the job, and accounting knows no end of it. It may be minutes late: wait long."""
-    if _recent(session.job.missed_at, MISS_EVERY, now):
+    if recent(session.job.missed_at, MISS_EVERY, now):
         return Step(session=session)
-    session = _with_job(session, missed_at=now, misses=session.job.misses + 1)
+    session = with_job(session, missed_at=now, misses=session.job.misses + 1)
     if session.job.misses <= LOST_AFTER:
         return Step(session=session)
     if session.stop_requested_at is not None:
@@ -216,7 +211,7 @@ def _ended(session: Session) -> Step:
     return Step(session=session, act=Act.TIDY if session.plan.secrets else None)
 
 
-def _recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
+def recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
     """Less than so long ago. A moment that is still to come is not: the clock was set back."""
     return at is not None and at <= now < at + span
 
@@ -351,81 +346,13 @@ def _push_words(told: Awaiting) -> str:
 
 def awaits_news(session: Session, now: datetime) -> bool:
     """Whether its agent may be about to say something that changes no state of its job."""
-    young = session.phase is Phase.READY and _recent(session.job.started_at, ASKS_WITHIN, now)
+    young = session.phase is Phase.READY and recent(session.job.started_at, ASKS_WITHIN, now)
     silent = session.plan.kind == "batch" and not isinstance(parse(session.job.comment), Running)
     return session.phase is Phase.STARTING or (young and (silent or bool(session.plan.secrets)))
 
 
-def may_send(session: Session, now: datetime, age: timedelta) -> bool:
-    """Whether the intent is young enough to be acted on, by both clocks: the look-up relies on its being sent soon."""
-    return age < SEND_WITHIN and _recent(session.job.intent_at, SEND_WITHIN, now)
-
-
-def submitted(session: Session, job_id: int, now: datetime) -> Session:
-    """Slurm has the job. An answer that comes after another job was recorded is left to the sweep."""
-    if session.job.job_id is not None:
-        return session
-    session = _with_job(session, job_id=job_id, submitted_at=now, missed_at=None, not_before=None, tries=0)
-    return session if session.stop_requested_at else move(session, Phase.QUEUED, "", now)
-
-
-def not_submitted(
-    session: Session,
-    why: str,
-    now: datetime,
-    *,
-    again_after: timedelta,
-    intent_at: datetime | None,
-    limit: bool = False,
-) -> Session:
-    """Slurm certainly has not got the job of this intent; it is sent again later, at a `limit` also when others end."""
-    if session.job.job_id is not None or session.job.intent_at != intent_at:
-        return session
-    tries = session.job.tries + 1
-    session = _with_job(session, intent_at=None, missed_at=None, not_before=now + again_after, tries=tries)
-    return move(session, Phase.REQUESTED, "limit" if limit else "waiting", now, message=why)
-
-
-def pause(tries: int, chance: float) -> timedelta:
-    """How long to wait after so many tries in vain: doubled each time, bounded; `chance` in [0, 1) spreads it."""
-    longest = min(LONGEST_PAUSE.total_seconds(), 2.0 ** min(tries, 10))
-    return timedelta(seconds=longest * (0.5 + chance / 2))
-
-
-def make_room(waiting: Iterable[Session], ended: Iterable[Session]) -> list[Session]:
-    """Of those that wait for a limit, as many as have ended of the same user or account, the oldest first: try now."""
-    woken: dict[str, Session] = {}
-    queue = sorted((s for s in waiting if s.reason == "limit" and s.job.intent_at is None), key=lambda one: one.id)
-    for gone in ended:
-        for one in queue:
-            account = one.plan.resources.account
-            same = one.unix_user == gone.unix_user or (account is not None and account == gone.plan.resources.account)
-            if same and one.id not in woken:
-                woken[one.id] = _with_job(one, not_before=None, tries=0)
-                break
-    return list(woken.values())
-
-
-def not_found(session: Session, now: datetime, age: timedelta) -> Session:
-    """Queue and accounting answered that no job has our name; `age` is the intent's, by a clock that nobody sets.
-
-    That counts only once no submit can be under way any more; and it must be said twice, as what a controller has
-    just taken may not be seen yet.
-    """
-    job = session.job
-    if job.job_id is not None or job.intent_at is None:
-        return session
-    again = now + FIND_AGAIN
-    if age < SUBMIT_LIFE:
-        return _with_job(session, missed_at=None, not_before=again)
-    if job.missed_at is None or now < job.missed_at:
-        return _with_job(session, missed_at=now, not_before=again)
-    if now < job.missed_at + DENIED_FOR:
-        return _with_job(session, not_before=again)
-    return _with_job(session, intent_at=None, missed_at=None, not_before=None)
-
-
-def _with_job(session: Session, **changes: Any) -> Session:
+def with_job(session: Session, **changes: Any) -> Session:
+    """The session with changed fields of its job."""
     return session.model_copy(update={"job": session.job.model_copy(update=changes)})
 
 

@@ -234,8 +234,9 @@ class FakeSlurm:
         *,
         exit_code: int | None = None,
         signal: int | None = None,
+        clearing: bool = False,
     ) -> None:
-        """It ends: COMPLETED, FAILED with an exit code or signal, or as `state` says."""
+        """It ends: COMPLETED, FAILED with an exit code or signal, or as `state` says; `clearing`: COMPLETING still."""
         code = exit_code if exit_code is not None or signal is not None else 0
         failed = bool(code) or signal is not None
         self._end(
@@ -244,6 +245,7 @@ class FakeSlurm:
             exit_code=code,
             signal=signal,
         )
+        self._change(self._jobs[job_id], flags=("COMPLETING",) if clearing else ())
         self._advance()
 
     def requeue(self, job_id: int) -> None:

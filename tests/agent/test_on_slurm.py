@@ -6,10 +6,9 @@ import shlex
 import socket
 import ssl
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,7 @@ from gateway.cluster import Cluster
 from gateway.model.announcement import Ended, Endpoint, parse
 from gateway.model.jobspec import JobSpec
 from gateway.render.bundle import agent_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -92,17 +92,6 @@ HOSTILE = [
     "/run/sluice",
 ]
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
-
-
-T = TypeVar("T")
-
-
-def until(question: Callable[[], T | None], what: str, deadline: float = 90.0) -> T:
-    """Ask until the answer is not None; the question takes its time, being a command in the cluster."""
-    end = time.monotonic() + deadline
-    while (answer := question()) is None:
-        assert time.monotonic() < end, f"{what}: not within {deadline} s"
-    return answer
 
 
 class Bench:
@@ -188,7 +177,7 @@ class Job:
             assert not isinstance(said, Ended), self.log
             return said if isinstance(said, Endpoint) else None
 
-        return until(look, "ready")
+        return until(look, what="ready")
 
     def ended(self) -> tuple[str, Ended | None]:
         """Slurm's state once the job is over, and what the agent said of the end."""
@@ -200,7 +189,7 @@ class Job:
             said = parse(comment)
             return state, said if isinstance(said, Ended) else None
 
-        return until(look, "the end")
+        return until(look, what="the end")
 
     def processes(self) -> list[str]:
         """What lives on the nodes of this job: its programs carry its number in their environment."""
@@ -286,7 +275,7 @@ def test_a_killed_agent_takes_everything_with_it(bench: Bench) -> None:
     job.announced()
     bench.run("scancel", "--batch", "--signal=KILL", str(job.number))
     job.ended()
-    until(lambda: job.processes() == [] or None, "an empty node")
+    until(lambda: job.processes() == [], what="an empty node")
 
 
 def test_it_ends_before_the_time_limit(bench: Bench) -> None:
@@ -401,7 +390,7 @@ def test_tasks_on_two_nodes(bench: Bench) -> None:
 def test_tasks_on_two_nodes_are_stopped_together(bench: Bench) -> None:
     script = "trap 'echo task $SLURM_PROCID saved; exit 0' TERM\necho up $SLURM_PROCID\nwhile :; do sleep 0.1; done\n"
     job = bench.job({"script": script}, options="--nodes=2 --ntasks-per-node=1", launcher=["srun"])
-    until(lambda: True if job.log.count("up ") == 2 else None, "both tasks")
+    until(lambda: job.log.count("up ") == 2, what="both tasks")
     assert not (job.folder / "task-1.json").exists()  # all have read it
     bench.run("scancel", "--batch", "--signal=TERM", str(job.number))
     assert job.ended() == ("COMPLETED", Ended(reason="stopped", code=0)), job.log

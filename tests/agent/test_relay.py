@@ -16,6 +16,7 @@ from gateway.agent.control import ControlChannel
 from gateway.agent.refusal import refusal
 from gateway.agent.relay import MAX_SHAKING, Relay
 from gateway.client.connection import DRAINING, REFUSAL
+from tests.waiting import until_so
 
 Service = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -113,8 +114,8 @@ class Site:
         for client in self.clients:
             client.close()
         self.relay.close()
-        await until(lambda: not self.relay.splices)
-        await until(lambda: not self.serving)
+        await until_so(lambda: not self.relay.splices)
+        await until_so(lambda: not self.serving)
         if hasattr(self, "server"):
             self.server.close()
             await self.server.wait_closed()
@@ -134,12 +135,6 @@ async def site(tmp_path: Path, authority: Any) -> AsyncIterator[Site]:
     await made.open()
     yield made
     await made.close()
-
-
-async def until(true: Callable[[], bool], deadline: float = 20) -> None:
-    async with asyncio.timeout(deadline):
-        while not true():  # noqa: ASYNC110  # what is waited for sends no event
-            await asyncio.sleep(0.01)
 
 
 async def until_still(count: Callable[[], int], quiet: float = 0.3) -> None:
@@ -253,7 +248,7 @@ async def test_connections_wait_their_turn_at_a_service_with_a_short_queue(site:
         for client in clients:
             assert await asyncio.to_thread(client.read_all) == b"hello yourself"
             client.close()
-        await until(lambda: not site.relay.splices)
+        await until_so(lambda: not site.relay.splices)
 
 
 async def test_a_service_that_is_gone_got_nothing_and_that_is_told(site: Site) -> None:
@@ -285,7 +280,7 @@ async def test_more_connections_than_the_limit_are_closed(tmp_path: Path, author
     await site.open(limit=2)
     await site.serve(count_then_answer)
     kept = [await site.client() for _ in range(2)]
-    await until(lambda: len(site.relay.splices) == 2)
+    await until_so(lambda: len(site.relay.splices) == 2)
     refused = await site.client()
     assert await asyncio.to_thread(refused.read_all) == refusal("busy")
     await asyncio.to_thread(kept[0].end)
@@ -341,7 +336,7 @@ async def test_who_drains_says_on_each_connection_that_it_took_nothing_more(site
     busy, idle = await site.client(), await site.client()
     await asyncio.to_thread(busy.send, b"GET / HTTP/1.1\r\n\r\n")
     assert (await asyncio.to_thread(busy.read)).startswith(b"HTTP/1.1 200 OK")
-    await until(lambda: len(site.relay.splices) == 2)
+    await until_so(lambda: len(site.relay.splices) == 2)
     site.relay.drain()
     assert await asyncio.to_thread(idle.read_all) == refusal("draining")
     late = await site.client()
@@ -429,7 +424,7 @@ async def test_a_request_that_the_service_did_not_read_is_sent_again_and_one_tha
     await asyncio.to_thread(client.send, ASK)
     assert await asyncio.to_thread(client.read) == OK
     await asyncio.to_thread(client.send, ASK)
-    await until(lambda: site.relay.requests == 2)
+    await until_so(lambda: site.relay.requests == 2)
     turn.set()
     assert await asyncio.to_thread(client.read) == OK
     assert connections == 2

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.cluster.access import CALLERS, KNOWN, NOBODY, OPERATIONS, PAGE, SOUGH
 from tests.oidc import AUDIENCE, Provider, a_provider
 from tests.ports import free_port
 from tests.product import Product, serving
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -112,13 +113,6 @@ class House:
         return f"{status}-" if status < 400 and sought and self.filled(sought) not in text else str(status)
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 def subject(who: str) -> str:
     return f"s-{who}"
 
@@ -159,7 +153,7 @@ project = {{ root = "/home/projects/{{project}}", of = "project" }}
             yield furnished(product, provider, url)
             for session in product.json("list"):
                 product.sluice("stop", session["id"])
-            until(lambda: product.json("list") == [], "the sessions have ended")
+            until(lambda: product.json("list") == [], what="the sessions have ended")
 
 
 def furnished(product: Product, provider: Provider, url: str) -> House:
@@ -181,7 +175,7 @@ def furnished(product: Product, provider: Provider, url: str) -> House:
         old = provider.token(subject("own"))
         done(http.get("/me", headers=bearer(old)))
         provider.rotate()
-        until(lambda: http.get("/me", headers=bearer(provider.token(subject("own")))).status_code == 200, "new keys")
+        until(lambda: http.get("/me", headers=bearer(provider.token(subject("own")))).is_success, what="new keys")
         shown = {who: provider.token(subject(who), exp=int(time.time()) + 1800) for who in PEOPLE}
         own, manager = bearer(shown["own"]), bearer(shown["manager"])
         kept: list[tuple[str, dict[str, str], dict[str, str]]] = [
@@ -201,7 +195,7 @@ def furnished(product: Product, provider: Provider, url: str) -> House:
         sleeping = done(http.post("/sessions", json=stopped, headers=own))["id"]
         until_phase(http, session, "ready")
         until_phase(http, sleeping, "running")
-        until((product.cluster.home / PROOF).exists, "the session has written to its volume")
+        until((product.cluster.home / PROOF).exists, what="the session has written to its volume")
     claims = shown["own"].split(".")[1]
     none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').decode().rstrip("=")
     nobody = {

@@ -5,7 +5,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from tests.product import Product
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("images")]
 
@@ -26,16 +26,8 @@ def shown(product: Product, name: str) -> Session:
     return found
 
 
-def until(question: Callable[[], Any], reached: Callable[[Any], bool], seconds: float = 90) -> Any:
-    """Ask again and again, each time the whole question, until the answer is as wanted."""
-    deadline = time.monotonic() + seconds
-    while not reached(answer := question()):
-        assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer}"
-    return answer
-
-
 def until_shown(product: Product, name: str, reached: Callable[[Session], bool], seconds: float = 90) -> Session:
-    found: Session = until(lambda: shown(product, name), reached, seconds)
+    found: Session = until(lambda: shown(product, name), reached, within=seconds)
     return found
 
 
@@ -134,7 +126,7 @@ def test_a_waiting_job_is_held_released_and_put_first(product: Product) -> None:
         for name in ("waits", "overtakes"):
             product.sluice("launch", "requeued", "-p", "command=true", "--name", name, "--no-wait")
 
-        def order() -> list[int | None]:
+        def order() -> list[Any]:
             return [shown(product, name)["queue_position"] for name in ("waits", "overtakes")]
 
         until(order, lambda places: None not in places and places[0] < places[1])
@@ -164,7 +156,7 @@ def test_secrets_are_there_again_after_a_requeue_and_gone_at_the_end(product: Pr
     until(lambda: product.sluice("logs", "secret").stdout, lambda text: text.count("secret=hush") == 1)
     slurm(product, "scontrol", "requeue", job(session), user="alice")
     hurry(product, session)
-    until(lambda: product.sluice("logs", "secret").stdout, lambda text: text.count("secret=hush") == 2, 180)
+    until(lambda: product.sluice("logs", "secret").stdout, lambda text: text.count("secret=hush") == 2, within=180)
     assert slurm(product, "stat", "-c", "%a", f"{folder}/secrets.json", user="alice") == "600"
     product.sluice("stop", "secret", "--wait")
     until(lambda: slurm(product, "ls", "-a", folder, user="alice"), lambda ls: "secrets.json" not in ls)
@@ -238,7 +230,7 @@ def test_a_job_that_ended_and_was_purged_while_the_server_was_down_and_accountin
         product.cluster.service("ctl", "stop", "slurmdbd")
         os.kill(product.pid, signal.SIGSTOP)
         try:
-            until(lambda: slurm(product, *gone, check=False), lambda text: not text, 180)
+            until(lambda: slurm(product, *gone, check=False), lambda text: not text, within=180)
         finally:
             os.kill(product.pid, signal.SIGCONT)
         try:
@@ -287,7 +279,9 @@ def test_the_second_job_of_an_attempt_does_nothing(product: Product, tmp_path: P
     argv = product.cluster.exec_argv("login", ["sbatch", "--parsable"], "alice")
     second = subprocess.run(argv, input=script, capture_output=True, text=True, check=True).stdout.strip()
     fields = ("sacct", "-n", "-X", "-P", "-j", second, "-o", "State,ExitCode,Comment")
-    said = until(lambda: slurm(product, *fields), lambda text: "RUNNING" not in text and "PENDING" not in text and text)
+    said = until(
+        lambda: slurm(product, *fields), lambda text: bool(text) and "RUNNING" not in text and "PENDING" not in text
+    )
     assert f"reason=duplicate code=75 holder={job(session)}" in said or "CANCELLED" in said
     assert product.sluice("logs", "twice").stdout.count("begun") == 1
     assert shown(product, "twice")["phase"] == "running"

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.product import Product
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.acceptance]
 
@@ -43,7 +43,7 @@ def a_client_service(product: Product, way: str, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: process.poll() is not None or _answers(address), "the client service answers")
+        until(lambda: process.poll() is not None or _answers(address), what="the client service answers")
         assert process.poll() is None, (folder / f"client-{way}.log").read_text()
         yield address
     finally:
@@ -56,12 +56,6 @@ def _answers(address: str) -> bool:
         return httpx.get(f"{address}/health/live").is_success
     except httpx.TransportError:
         return False
-
-
-def until(question: Callable[[], bool], what: str, within: float = 120.0) -> None:
-    deadline = time.monotonic() + within
-    while not question():
-        assert time.monotonic() < deadline, f"{what}: not within {within} s"
 
 
 def opened(product: Product, name: str, address: str) -> str:
@@ -115,13 +109,13 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         expect(page.locator(".jp-OutputArea-output", has_text=f"{way} 42").first).to_be_visible(timeout=WITHIN)
         shown(page, f"jupyter-{way}")
         assert any("/api/kernels/" in url and "/channels" in url for url in sockets), sockets
-        until(written(product, lab, f"grep -q \"'{way}', 6\" /session/*.ipynb"), "the notebook is saved by itself")
+        until(written(product, lab, f"grep -q \"'{way}', 6\" /session/*.ipynb"), what="the notebook is saved by itself")
         page.locator('[data-command="launcher:create"]').first.click()
         page.locator('.jp-LauncherCard[data-category="Other"]', has_text="Terminal").last.click()
         page.locator(".jp-Terminal .xterm-helper-textarea").last.wait_for(state="attached")
         page.locator(".jp-Terminal:not(.lm-mod-hidden)").last.click()
         page.keyboard.type(f"echo it-is-$((40 + 2)) > /session/terminal-{way}\n")
-        until(written(product, lab, f"grep -q it-is-42 /session/terminal-{way}"), "the terminal works")
+        until(written(product, lab, f"grep -q it-is-42 /session/terminal-{way}"), what="the terminal works")
         shown(page, f"jupyter-terminal-{way}")
         context.close()
 
@@ -138,7 +132,7 @@ def test_vs_code_shows_the_sessions_files(product: Product, code: str, browser: 
         page.locator(".monaco-editor .view-lines").first.click()
         page.keyboard.press("Control+End")
         page.keyboard.type("and typed in the browser")
-        until(written(product, code, "grep -q 'typed in the browser' /session/notes.txt"), "it is saved by itself")
+        until(written(product, code, "grep -q 'typed in the browser' /session/notes.txt"), what="it is saved by itself")
         shown(page, "code-server")
         context.close()
 

@@ -8,22 +8,15 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.cluster import Cluster
 from gateway.errors import ClusterError, ClusterNotFound
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
-
-
-def until(check: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for a condition; the poll itself takes its time, being a command in the cluster."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
 
 
 def ssh(cluster: Cluster, user: str, command: str, host: str = "login") -> subprocess.CompletedProcess[str]:

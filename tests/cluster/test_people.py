@@ -1,12 +1,12 @@
 """Two projects on a real cluster: whose job runs as whom, who reaches what, and how people come and go."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.product import Product
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -37,15 +37,8 @@ def slurm(product: Product, *argv: str, user: str = "oper") -> str:
     return product.cluster.exec("login", list(argv), user=user).stdout
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 def until_running(hand: Product, name: str) -> dict[str, Any]:
-    until(lambda: hand.json("show", name)["phase"] in {"running", "ready"}, f"{name} runs")
+    until(lambda: hand.json("show", name)["phase"] in {"running", "ready"}, what=f"{name} runs")
     return dict(hand.json("show", name))
 
 
@@ -138,7 +131,7 @@ def test_who_is_seen_off_loses_tokens_and_jobs_and_the_record_stays(
     first = product.sluice("user", "remove", "alice-bot")
     assert (first.returncode, "Run it again" in first.stderr) == (7, True), first.stderr
     assert hands["alice"].sluice("list").returncode == 4
-    until(lambda: product.json("show", session)["ended"], "the session ended")
+    until(lambda: product.json("show", session)["ended"], what="the session ended")
     assert slurm(product, "squeue", "-h", "-u", "alice", "-n", "x").strip() == ""
     last = product.sluice("user", "remove", "alice-bot", "--no-archive")
     assert last.returncode == 0, last.stderr

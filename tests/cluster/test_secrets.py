@@ -1,14 +1,13 @@
 """A named secret on a real cluster: the program has it, and nothing that anybody could look at does."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.product import Product
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -30,13 +29,6 @@ def slurm(product: Product, *argv: str, host: str = "login", user: str = "root")
     return product.cluster.exec(host, list(argv), user=user).stdout
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
 def session(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Running, with a secret that came from a file."""
@@ -52,7 +44,7 @@ def session(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[
     token.unlink()
     started = product.sluice("launch", "named", "--name", "named", "--no-wait")
     assert started.returncode == 0, started.stderr
-    until(lambda: digests(product, "named") == 1, "the program has told the digest of its secret")
+    until(lambda: digests(product, "named") == 1, what="the program has told the digest of its secret")
     return dict(product.json("show", "named"))
 
 
@@ -123,13 +115,13 @@ def test_a_requeued_job_without_its_file_is_given_it_by_the_control_channel(
         waits = slurm(product, "squeue", "-h", "-o", "%T", "-j", job).strip() == "PENDING"
         return waits and product.cluster.exec("ctl", asked, check=False).returncode == 0
 
-    until(begins, "the job is in the queue again")
+    until(begins, what="the job is in the queue again")
 
     def pushed() -> bool:
         told = product.json("show", "named")["conditions"].get("SecretsDelivered", {})
         return "Handed to the agent" in told.get("message", "") and digests(product, "named") == 2
 
-    until(pushed, "the second run has it")
+    until(pushed, what="the second run has it")
     comment = slurm(product, "squeue", "-h", "-j", job, "-o", "%k")
     assert (" tcp=" in comment, VALUE in comment) == (True, False)
     assert VALUE not in json.dumps(product.json("show", "named")) + product.log.read_text()
@@ -142,5 +134,5 @@ def test_nothing_is_left_when_the_session_has_ended(product: Product, session: d
     def gone() -> bool:
         return slurm(product, "bash", "-c", f"grep -rlaF {VALUE} {home} || true") == ""
 
-    until(gone, "no file in the session's directory holds it")
+    until(gone, what="no file in the session's directory holds it")
     assert product.json("show", session["id"])["ended"]

@@ -1,13 +1,11 @@
 """The back ends that one suite holds to one contract, as `matrix.py` lists them, and what their tests share."""
 
-import asyncio
 import os
 import re
 import shlex
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +25,7 @@ from gateway.slurm.transport import LocalShell
 from tests import libslurm
 from tests.contract import matrix
 from tests.contract.matrix import FAKE, NEWEST, OLDER, WAYS, Way
+from tests.waiting import until_so
 
 T = TypeVar("T")
 
@@ -109,25 +108,15 @@ class Case:
             async def ask() -> str:
                 return (await login.run(sacct, user=self.owner)).stdout
 
-            await until(ask, lambda said: bool(said.strip()) and "Unknown" not in said)
+            await until_so(ask, lambda said: bool(said.strip()) and "Unknown" not in said)
 
     @staticmethod
     async def wait(look: Callable[[], Awaitable[T]], reached: Callable[[T], bool], seconds: float = 60) -> T:
-        return await until(look, reached, seconds)
+        return await until_so(look, reached, within=seconds)
 
     async def until(self, job_id: int, reached: Callable[[SeenJob], bool], seconds: float = 60) -> SeenJob:
         """Look until the job is as wanted."""
-        return await until(lambda: self.look(job_id), reached, seconds)
-
-
-async def until(look: Callable[[], Awaitable[T]], reached: Callable[[T], bool], seconds: float = 60) -> T:
-    never = asyncio.Event()
-    deadline = time.monotonic() + seconds
-    while not reached(seen := await look()):
-        assert time.monotonic() < deadline, f"not within {seconds} s; last seen: {seen}"
-        with suppress(TimeoutError):
-            await asyncio.wait_for(never.wait(), 0.1)
-    return seen
+        return await until_so(lambda: self.look(job_id), reached, within=seconds)
 
 
 def settings(cluster: Cluster, **changes: object) -> ClusterSettings:
@@ -302,4 +291,4 @@ def jobs() -> Callable[..., JobScript]:
 
 @pytest.fixture(name="until")
 def _until() -> Any:
-    return until
+    return until_so

@@ -198,5 +198,5 @@ async def test_what_is_no_longer_waited_for_does_not_run_on(
         said: str = slurm_cluster.exec("login", ["pgrep", "-f", run], user="alice", check=False).stdout
         return said
 
-    await until(processes, lambda said: not said.strip(), 30)
+    await until(processes, lambda said: not said.strip())
     await backend.close()

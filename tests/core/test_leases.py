@@ -31,6 +31,7 @@ from gateway.store import images
 from gateway.store import leases as store
 from gateway.store.database import Database
 from gateway.store.leases import Grip
+from tests.waiting import until_so
 
 CALLER = Principal(name="ann", projects={"default": Role.MEMBER}, unix=dict.fromkeys("abcd", "ann"))
 SECONDS = 1.0
@@ -64,15 +65,6 @@ class Site:
 
     make: Callable[[], Awaitable[Server]]
     slurms: dict[str, FakeSlurm]
-
-
-async def until(done: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            found = done()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -134,29 +126,29 @@ async def create(server: Server) -> str:
 async def test_clusters_spread_over_the_servers_and_come_back(site: Site) -> None:
     first, second = await site.make(), await site.make()
     first.start()
-    await until(lambda: len(first.held) == 4)
+    await until_so(lambda: len(first.held) == 4)
     second.start()
-    await until(lambda: (len(first.held), len(second.held)) == (2, 2))
+    await until_so(lambda: (len(first.held), len(second.held)) == (2, 2))
     assert first.held | second.held == set(site.slurms)
     told = {standing.cluster: standing for standing in await first.reconciler.leases.standings()}
     assert {name for name, standing in told.items() if standing.here} == first.held
     assert all(standing.age is not None and standing.age < SECONDS for standing in told.values())
     await second.stop()
-    await until(lambda: len(first.held) == 4)
+    await until_so(lambda: len(first.held) == 4)
 
 
 async def test_sessions_asked_of_every_server_run_once_each(site: Site) -> None:
     servers = [await site.make() for _ in range(3)]
     for server in servers:
         server.start()
-    await until(lambda: sum(len(server.held) for server in servers) == 4)
+    await until_so(lambda: sum(len(server.held) for server in servers) == 4)
     made = [await create(servers[n % 3]) for n in range(12)]
 
     async def submitted() -> bool:
         found = [await sessions.get(servers[0].gateway, CALLER, one) for one in made]
         return all(session.phase is Phase.QUEUED for session in found)
 
-    await until(submitted)
+    await until_so(submitted)
     assert len(site.slurms["a"].submitted()) == 12
 
 
@@ -168,7 +160,7 @@ async def test_one_server_asks_slurm_however_many_there_are(site: Site) -> None:
     def asking() -> list[str]:
         return sorted(name for server in servers for name in server.reconciler.age())
 
-    await until(lambda: asking() == ["a", "b", "c", "d"])
+    await until_so(lambda: asking() == ["a", "b", "c", "d"])
 
 
 async def test_a_server_that_stops_showing_life_is_replaced_and_can_write_nothing(site: Site) -> None:
@@ -182,7 +174,7 @@ async def test_a_server_that_stops_showing_life_is_replaced_and_can_write_nothin
 
     keeper = Keeper(paused.gateway, work)
     await keeper.beat()
-    await until(lambda: len(holds) == 4)
+    await until_so(lambda: len(holds) == 4)
     held = next(hold for hold in holds if hold.grip.cluster == "a")
     assert held.certain
     other.start()
@@ -191,7 +183,7 @@ async def test_a_server_that_stops_showing_life_is_replaced_and_can_write_nothin
         assert not (held.certain and "a" in other.held), "two servers are certain of one lease"
         return "a" in other.held
 
-    await until(taken)
+    await until_so(taken)
     with pytest.raises(LeaseLost):
         await paused.gateway.db.write(store.fenced, held.grip, lambda _: None)
     waiting = asyncio.create_task(held.sure())
@@ -212,9 +204,9 @@ async def test_a_pause_that_nobody_used_goes_on_under_the_same_term(site: Site) 
 
     keeper = Keeper(server.gateway, work)
     await keeper.beat()
-    await until(lambda: len(holds) == 4)
+    await until_so(lambda: len(holds) == 4)
     hold = holds[0]
-    await until(lambda: not hold.certain)
+    await until_so(lambda: not hold.certain)
     waiting = asyncio.create_task(hold.sure())
     await keeper.beat()
     assert await waiting
@@ -242,12 +234,12 @@ async def test_what_the_database_refuses_for_a_while_stops_nobody_for_good(site:
     """A full disk, say: here the table of the leases is away."""
     server = await site.make()
     server.start()
-    await until(lambda: "a" in server.held)
+    await until_so(lambda: "a" in server.held)
     await server.gateway.db.write(lambda connection: connection.exec_driver_sql("ALTER TABLE leases RENAME TO away"))
-    await until(lambda: server.held == frozenset())
+    await until_so(lambda: server.held == frozenset())
     await server.gateway.db.write(lambda connection: connection.exec_driver_sql("ALTER TABLE away RENAME TO leases"))
     session = await create(server)
-    await until(lambda: len(site.slurms["a"].submitted()) == 1)
+    await until_so(lambda: len(site.slurms["a"].submitted()) == 1)
     assert (await sessions.get(server.gateway, CALLER, session)).job.intent_at is not None
 
 
@@ -280,6 +272,6 @@ async def test_a_server_killed_on_this_machine_is_replaced_at_once(site: Site) -
     )
     await server.gateway.db.write(store.beat, row, [], [Lease(cluster=name) for name in "abcd"], [])
     server.start()
-    await until(lambda: len(server.held) == 4)
+    await until_so(lambda: len(server.held) == 4)
     await server.reconciler.leases.beat()
     assert [one.pid for one in (await server.gateway.db.read(store.look)).servers] == [os.getpid()]

@@ -49,9 +49,9 @@ def up(world: Any, job_id: int) -> None:
     world.agents.there.add(there)
 
 
-def down(world: Any, job_id: int, state: JobState = JobState.FAILED) -> None:
+def down(world: Any, job_id: int, state: JobState = JobState.FAILED, *, clearing: bool = False) -> None:
     world.agents.there.discard(endpoint(job_id))
-    world.slurm.finish(job_id, state)
+    world.slurm.finish(job_id, state, clearing=clearing)
 
 
 async def bring_up(world: Any) -> None:
@@ -67,6 +67,11 @@ async def bring_up(world: Any) -> None:
 async def use(world: Any, session: Session, **said: Any) -> None:
     row = Load.model_validate({"session_id": session.id, "writer": "w", "at": world.time(), **said})
     await world.gateway.db.write(loads.report, [row])
+
+
+async def phases(world: Any, session: Session) -> list[str]:
+    told = await world.gateway.db.read(events.after, world.caller, 0, session_id=session.id)
+    return [event.data["phase"] for event in told if event.type == "session.phase"]
 
 
 async def kinds(world: Any, session: Session) -> list[str]:
@@ -105,8 +110,46 @@ async def test_a_job_that_dies_is_replaced_and_the_session_stays_ready(world: An
     assert len(await places(world, session)) == 2
     assert len(names(world)) == 3
     assert "session.adopted" in await kinds(world, session)
-    told = await world.gateway.db.read(events.after, world.caller, 0, session_id=session.id)
-    assert [e.data["phase"] for e in told if e.type == "session.phase"] == ["queued", "starting", "ready"]
+    assert await phases(world, session) == ["queued", "starting", "ready"]
+
+
+async def test_while_a_killed_job_is_cleared_away_the_session_is_another_one_already(world: Any, ask: Ask) -> None:
+    session = await ask("pool")
+    await bring_up(world)
+    down(world, 1, JobState.CANCELLED, clearing=True)
+    await world.turn()
+    left = await now(world, session)
+    assert (left.phase, left.job.job_id, left.endpoint) == (Phase.READY, 2, endpoint(2))
+    await world.turn(2)
+    assert [(one.job.job_id, one.phase) for one in await jobs(world, session)][:2] == [
+        (1, Phase.STOPPING),
+        (2, Phase.READY),
+    ]
+    down(world, 1, JobState.CANCELLED)
+    await world.turn()
+    ended = (await jobs(world, session))[0]
+    assert (ended.phase, ended.reason) == (Phase.FAILED, "cancelled")
+    assert await phases(world, session) == ["queued", "starting", "ready"]
+
+
+async def test_all_jobs_that_are_cleared_away_together_leave_it_stopping(world: Any, ask: Ask) -> None:
+    session = await ask("pool")
+    await bring_up(world)
+    for clearing in (True, False):
+        for job_id in (1, 2):
+            down(world, job_id, clearing=clearing)
+        await world.turn(2)
+    assert await phases(world, session) == ["queued", "starting", "ready", "stopping", "failed"]
+
+
+async def test_a_requeued_job_makes_way_for_a_ready_one(world: Any, ask: Ask) -> None:
+    session = await ask("pool")
+    await bring_up(world)
+    world.agents.there.discard(endpoint(1))
+    world.slurm.requeue(1)
+    await world.turn()
+    assert (await now(world, session)).job.job_id == 2
+    assert await phases(world, session) == ["queued", "starting", "ready"]
 
 
 async def test_a_service_that_fails_again_and_again_is_started_ever_more_seldom(world: Any, ask: Ask) -> None:
@@ -181,7 +224,7 @@ async def test_before_its_limit_a_job_is_renewed_and_the_session_is_ready_all_al
     assert [place.job_id for place in await places(world, session)] == [2]
     assert world.slurm.submitted()[0][2].state.ended
     told = await world.gateway.db.read(events.after, world.caller, 0, session_id=session.id)
-    assert [e.data["phase"] for e in told if e.type == "session.phase"] == ["queued", "starting", "ready"]
+    assert await phases(world, session) == ["queued", "starting", "ready"]
     assert [e.data["job_before"] for e in told if e.type == "session.adopted"] == [1]
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.model import intent
 from gateway.model import session as life
 from gateway.model.announcement import Awaiting, Endpoint, parse
 from gateway.model.job import LEFT_QUEUE, Job, JobState, SeenJob, job_name
@@ -70,13 +71,13 @@ def test_an_intent_without_an_answer_is_looked_up_never_repeated() -> None:
 
 
 def test_a_denial_counts_once_no_submit_can_be_under_way_and_two_of_them_apart() -> None:
-    current = life.not_found(session(job={"intent_at": NOW}), NOW, life.SUBMIT_LIFE - timedelta(seconds=1))
+    current = intent.not_found(session(job={"intent_at": NOW}), NOW, intent.SUBMIT_LIFE - timedelta(seconds=1))
     assert (current.job.missed_at, current.job.intent_at) == (None, NOW), "one may still be under way"
     at = NOW + timedelta(minutes=5)
-    current = life.not_found(current, at, life.SUBMIT_LIFE)
+    current = intent.not_found(current, at, intent.SUBMIT_LIFE)
     assert (current.job.missed_at, current.job.intent_at) == (at, NOW)
-    assert life.not_found(current, at + timedelta(seconds=5), life.SUBMIT_LIFE).job.intent_at == NOW
-    assert life.not_found(current, at + life.DENIED_FOR, life.SUBMIT_LIFE).job.intent_at is None
+    assert intent.not_found(current, at + timedelta(seconds=5), intent.SUBMIT_LIFE).job.intent_at == NOW
+    assert intent.not_found(current, at + intent.DENIED_FOR, intent.SUBMIT_LIFE).job.intent_at is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(-600, 600)), max_size=30))
@@ -90,38 +91,38 @@ def test_a_submit_is_repeated_only_when_the_one_before_is_certainly_over(story: 
         assert step is not None
         assert step.act in {None, Act.FIND}
         if step.act is Act.FIND:
-            denials += age >= life.SUBMIT_LIFE
-            current = life.not_found(step.session, now, age)
+            denials += age >= intent.SUBMIT_LIFE
+            current = intent.not_found(step.session, now, age)
         if current.job.intent_at is None:
-            assert age >= life.SUBMIT_LIFE
+            assert age >= intent.SUBMIT_LIFE
             assert denials >= 2
             return
 
 
 def test_an_intent_that_was_not_acted_on_at_once_is_not_acted_on() -> None:
     asked = session(job={"intent_at": NOW})
-    young, old = timedelta(seconds=1), life.SEND_WITHIN
-    assert life.may_send(asked, NOW + young, young)
-    assert not life.may_send(asked, NOW + young, old), "the process was stopped and the clock set back"
-    assert not life.may_send(asked, NOW + old, young), "the whole machine was stopped"
-    assert not life.may_send(asked, NOW - young, young), "a clock that was set back says nothing of its age"
-    assert life.SEND_WITHIN + timedelta(seconds=SBATCH_SECONDS + 5) < life.SUBMIT_LIFE
+    young, old = timedelta(seconds=1), intent.SEND_WITHIN
+    assert intent.may_send(asked, NOW + young, young)
+    assert not intent.may_send(asked, NOW + young, old), "the process was stopped and the clock set back"
+    assert not intent.may_send(asked, NOW + old, young), "the whole machine was stopped"
+    assert not intent.may_send(asked, NOW - young, young), "a clock that was set back says nothing of its age"
+    assert intent.SEND_WITHIN + timedelta(seconds=SBATCH_SECONDS + 5) < intent.SUBMIT_LIFE
 
 
 def test_a_late_answer_changes_no_later_intent_and_no_other_job() -> None:
     later = session(job={"intent_at": NOW + timedelta(minutes=5)})
-    refused = life.not_submitted(later, "no", NOW, again_after=timedelta(seconds=1), intent_at=NOW)
+    refused = intent.not_submitted(later, "no", NOW, again_after=timedelta(seconds=1), intent_at=NOW)
     assert refused == later
-    assert life.submitted(submitted(), 8, NOW) == submitted()
-    assert life.not_found(submitted(), NOW, life.SUBMIT_LIFE) == submitted()
+    assert intent.submitted(submitted(), 8, NOW) == submitted()
+    assert intent.not_found(submitted(), NOW, intent.SUBMIT_LIFE) == submitted()
 
 
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True))
 def test_a_pause_grows_and_has_a_bound(tries: int, chance: float) -> None:
-    pause = life.pause(tries, chance)
+    pause = intent.pause(tries, chance)
     assert timedelta(0) < pause <= life.LONGEST_PAUSE
-    assert pause <= 2 * life.pause(tries + 1, 0.0)
-    assert life.pause(100, chance) >= life.LONGEST_PAUSE / 2
+    assert pause <= 2 * intent.pause(tries + 1, 0.0)
+    assert intent.pause(100, chance) >= life.LONGEST_PAUSE / 2
 
 
 def test_what_waits_for_a_limit_is_tried_when_others_of_its_user_end() -> None:
@@ -131,9 +132,9 @@ def test_what_waits_for_a_limit_is_tried_when_others_of_its_user_end() -> None:
 
     first, second, other = waiting(1), waiting(2), waiting(3, unix_user="ben")
     ended = submitted(phase=Phase.STOPPED)
-    (woken,) = life.make_room([second, other, first], [ended])
+    (woken,) = intent.make_room([second, other, first], [ended])
     assert (woken.id, woken.job.not_before, woken.job.tries) == (first.id, None, 0)
-    assert [one.id for one in life.make_room([second, first, other], [ended, ended])] == [first.id, second.id]
+    assert [one.id for one in intent.make_room([second, first, other], [ended, ended])] == [first.id, second.id]
     step = life.step(woken, None, NOW)
     assert step is not None
     assert step.act is Act.SUBMIT

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import SettingsInvalid
+from gateway.model.intent import SEND_WITHIN, SUBMIT_LIFE
 from gateway.model.job import JobOptions, JobScript, JobState
-from gateway.model.session import SEND_WITHIN, SUBMIT_LIFE
 from gateway.settings import ClusterSettings
 from gateway.slurm import connect, libslurm_parse
 from gateway.slurm.libslurm import TIMEOUT, environment, pause, signal_name
