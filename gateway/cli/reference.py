@@ -229,13 +229,20 @@ def _metrics() -> list[str]:
         (
             "What is asked of Slurm",
             (
-                "Of the server that asks, since it began: at `/api/v1/metrics` of the server, and at "
+                "Of the server that asks, since it began: at `/metrics` (or `/api/v1/metrics`) of the server, and at "
                 "`/monitoring/metrics` of the all-in-one gateway. Each is one to three RPCs to slurmctld."
             ),
             SLURM,
         ),
-        ("Requests", "Of the process that is asked: at `/api/v1/metrics` and `/monitoring/metrics`.", HTTP),
-        ("The data plane", "Of the client service, and of the all-in-one gateway.", PROXY),
+        (
+            "Requests",
+            (
+                "Of the process that is asked: at `/metrics` on every port, at `/api/v1/metrics`, and at "
+                "`/monitoring/metrics`."
+            ),
+            HTTP,
+        ),
+        ("The data plane", "Of the client service, and of the all-in-one gateway: at `/metrics`.", PROXY),
     )
     for title, where, metrics in parts:
         lines += [f"## {title}", "", where, ""]

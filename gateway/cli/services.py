@@ -10,7 +10,7 @@ from gateway.cli.assemble import assemble
 from gateway.core.context import Gateway
 from gateway.identity.opening import open_callers
 from gateway.settings import Settings
-from gateway.web import start
+from gateway.web import scrape, start
 from gateway.web.app import Part, Web
 from gateway.web.log import configure
 from gateway.web.peers import listen_unix
@@ -52,11 +52,13 @@ PARTS: Mapping[str, Callable[[Gateway], Sequence[Part]]] = MappingProxyType(
 
 
 def parts_of(service: str, gateway: Gateway) -> Sequence[Part]:
-    """The parts of one service, or of all of them."""
+    """The parts of one service, or of all of them. What a process counts of itself is told on every port."""
     if service == "all":
         signs_in = gateway.settings.identity.oidc.issuer is not None
-        return [start.part(signs_in=signs_in), *(part for parts in PARTS.values() for part in parts(gateway))]
-    return PARTS[service](gateway)
+        served = [start.part(signs_in=signs_in), *(part for parts in PARTS.values() for part in parts(gateway))]
+    else:
+        served = [*PARTS[service](gateway)]
+    return [*served, scrape.part(gateway)]
 
 
 async def run(

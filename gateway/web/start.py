@@ -30,7 +30,8 @@ td {{ padding: .2rem 1rem .2rem 0; vertical-align: top }} code {{ font-size: .95
 <tr><td><code>/s/&lt;session&gt;/</code><td>A session's own pages.
 <tr><td><code>/logs/sessions/&lt;session&gt;</code><td>What a session writes.
 <tr><td><a href="/audit">/audit</a><td>Who did what, and what was refused.
-<tr><td><code>/monitoring/metrics</code><td>For Prometheus.
+<tr><td><code>/monitoring/metrics</code><td>Sessions and clusters, for Prometheus.
+<tr><td><code>/metrics</code><td>This process, for Prometheus.
 </table>
 <p>Everything needs the token: <code>Authorization: Bearer …</code>, or as the password that the browser asks for.
 <code>sluice env</code> prints it.</p>

@@ -44,11 +44,11 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
 
 
 PATHS = {
-    "all": ("/", "/api/v1/recipes", "/api/v1/docs", "/v1/models", "/monitoring/metrics"),
-    "server": ("/api/v1/recipes",),
-    "client": ("/v1/models",),
-    "monitoring": ("/monitoring/metrics",),
-    "logs": ("/logs/openapi.json",),
+    "all": ("/", "/api/v1/recipes", "/api/v1/docs", "/v1/models", "/monitoring/metrics", "/metrics"),
+    "server": ("/api/v1/recipes", "/metrics"),
+    "client": ("/v1/models", "/metrics"),
+    "monitoring": ("/monitoring/metrics", "/metrics"),
+    "logs": ("/logs/openapi.json", "/metrics"),
 }
 
 
@@ -60,6 +60,10 @@ def test_a_service_answers_on_its_port_and_ends_well_on_sigterm(tmp_path: Path, 
         for path in PATHS[service]:
             assert httpx.get(f"{url}{path}").status_code == 401
             assert httpx.get(f"{url}{path}", headers=auth).status_code == 200
+        lines = httpx.get(f"{url}/metrics", headers=auth).text.splitlines()
+        assert 'sluice_http_requests_total{method="GET",route="/metrics",service="metrics",status="200"} 1.0' in lines
+        assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+        assert ("sluice_proxy_connections 1.0" in lines) == (service in {"client", "all"})
         if service == "server":
             assert httpx.get(f"{url}/v1/models", headers=auth).status_code == 404
         process.send_signal(signal.SIGTERM)
