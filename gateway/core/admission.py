@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from gateway.core import images, placement, secrets, volumes
+from gateway.core.asking import now
 from gateway.core.context import Cluster, Gateway
-from gateway.core.keeping import now
 from gateway.core.placement import Placement
 from gateway.core.policies import require
 from gateway.errors import ClusterNotFound, Forbidden, Invalid, PolicyInvalid, ProjectNotFound, UserNotFound

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import audit, keeping
+from gateway.core import audit
 from gateway.core.context import Gateway
+from gateway.core.keeping import Keeper
 from gateway.core.ports import Vault
-from gateway.errors import Forbidden, SecretNotFound
+from gateway.errors import SecretNotFound
 from gateway.model.policy import Decision
-from gateway.model.principal import Principal, Scope
+from gateway.model.principal import Principal
 from gateway.model.secret import KeptSecret, SecretRequest, SecretView, about_session
-from gateway.store import projects
 from gateway.store import secrets as store
 from gateway.store.database import Database
 from gateway.store.secrets import Place
@@ -22,39 +22,16 @@ from gateway.store.secrets import Place
 _AT_ONCE = 200
 
 
-async def list_secrets(gateway: Gateway, caller: Principal) -> list[SecretView]:
-    """Those that the caller may use, without their values."""
-
-    def load(connection: Connection) -> list[SecretView]:
-        found = store.find(connection, caller)
-        return [
-            SecretView.model_validate(one, from_attributes=True)
-            for one in found
-            if keeping.decide(gateway, caller, "see", keeping.subject_of(connection, caller, one)).allowed
-        ]
-
-    return await gateway.db.read(load)
-
-
-async def get(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> SecretView:
-    """SecretNotFound, PolicyDenied."""
-
-    def load(connection: Connection) -> SecretView:
-        kept = store.get(connection, caller, name, project)
-        keeping.may(gateway, caller, "see", keeping.subject_of(connection, caller, kept))
-        return SecretView.model_validate(kept, from_attributes=True)
-
-    return await gateway.db.read(load)
+KEEPER = Keeper(store.SHELF, SecretView, "secret.set", "secret.remove")
 
 
 async def put(
     gateway: Gateway, caller: Principal, name: str, request: SecretRequest, project: str | None = None
 ) -> SecretView:
     """Keep a value under a name, in the place of the one before. A project's is set by its managers."""
-    _may_keep(caller, project)
-    secret_id, now = str(ULID()), gateway.clock()
+    now = gateway.clock()
     kept = KeptSecret(
-        id=secret_id,
+        id=str(ULID()),
         name=name,
         user_id=caller.id if project is None else None,
         project=project,
@@ -64,34 +41,7 @@ async def put(
         updated_by=caller.name,
     )
     sealed = gateway.vault.seal(request.value.get_secret_value(), kept.about)
-
-    told = audit.by(gateway, caller)
-
-    def write(connection: Connection) -> SecretView:
-        if project is not None:
-            projects.get(connection, caller, project)
-        decision = keeping.may(gateway, caller, "set", keeping.subject_of(connection, caller, kept))
-        view = store.put(connection, caller, kept.model_copy(update={"sealed": sealed}))
-        audit.record(connection, told, "secret.set", "secret", name, project=project, policy=decision.policy)
-        return view
-
-    return await gateway.db.write(write)
-
-
-async def remove(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> None:
-    """Sessions that were given it keep it until they end."""
-    _may_keep(caller, project)
-    told = audit.by(gateway, caller)
-
-    def write(connection: Connection) -> None:
-        if project is not None:
-            projects.get(connection, caller, project)
-        kept = store.get(connection, caller, name, project)
-        decision = keeping.may(gateway, caller, "remove", keeping.subject_of(connection, caller, kept))
-        store.remove(connection, kept.id)
-        audit.record(connection, told, "secret.remove", "secret", name, project=project, policy=decision.policy)
-
-    await gateway.db.write(write)
+    return await KEEPER.put(gateway, caller, kept.model_copy(update={"sealed": sealed}))
 
 
 @dataclass(frozen=True)
@@ -107,20 +57,15 @@ async def resolve(gateway: Gateway, caller: Principal, project: str, wanted: Map
     if not wanted:
         return Resolved()
 
-    def load(connection: Connection) -> tuple[dict[str, KeptSecret], tuple[Decision, ...]]:
-        found = store.usable(connection, caller, project, list(wanted))
-        subjects = [keeping.subject_of(connection, caller, one) for one in found.values()]
-        return found, tuple(keeping.decide(gateway, caller, "use", subject) for subject in subjects)
-
-    found, decisions = await gateway.db.read(load)
+    found = await KEEPER.usable(gateway, caller, project, wanted)
     missing = sorted(name for name, needed in wanted.items() if needed and name not in found)
     if missing:
         raise SecretNotFound(
             f"neither you nor project {project} has a secret {missing[0]!r}",
             hint=f"Set it: sluice secret set {missing[0]}.",
         )
-    values = {name: gateway.vault.open_sealed(kept.sealed, kept.about) for name, kept in found.items()}
-    return Resolved(values, decisions)
+    values = {name: gateway.vault.open_sealed(kept.sealed, kept.about) for name, (kept, _) in found.items()}
+    return Resolved(values, tuple(decision for _, decision in found.values()))
 
 
 def seal_for(gateway: Gateway, session_id: str, values: Mapping[str, str]) -> str:
@@ -184,11 +129,3 @@ def _sealed_again(connection: Connection, places: Sequence[tuple[Place, str]], k
     store.seal_again(connection, places)
     said: audit.Details = {"sealed_again": len(places)}
     audit.record(connection, audit.by_operator(), "key.rotate", "key", key, details=said)
-
-
-def _may_keep(caller: Principal, project: str | None) -> None:
-    caller.require(Scope.ADMIN)
-    if not caller.id or caller.session is not None:
-        raise Forbidden("you are nobody who could keep secrets")
-    if project is None and caller.project is not None:
-        raise Forbidden("this token is held to a project: it keeps the project's secrets alone", hint="Add --project.")

@@ -72,6 +72,16 @@ async def meet(gateway: Gateway, account: UnixAccount) -> Person:
     return await gateway.db.write(write)
 
 
+async def vouched(gateway: Gateway, user: User, said: audit.Details) -> None:
+    """Somebody signs in whom the machine vouches for: a row says who, by what, and in which state."""
+    told = audit.known(audit.by_nobody(gateway, "socket"), user)
+
+    def write(connection: Connection) -> None:
+        audit.record(connection, told, "sign.in", "user", user.name, details={"state": user.state, **said})
+
+    await gateway.db.write(write)
+
+
 def _admitted(connection: Connection, asked: AuditLine, user: User, known_by: str) -> None:
     """Somebody new: a user was made, let in or waiting."""
     said: audit.Details = {"state": user.state, "by": known_by}

@@ -20,7 +20,7 @@ from gateway.model.user import (
     UserState,
     UserView,
 )
-from gateway.store import projects, secrets, signins, tokens, volumes
+from gateway.store import named, projects, secrets, signins, tokens, volumes
 from gateway.store import users as store
 
 FRESH = 0.25
@@ -125,8 +125,8 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
         _may_change(caller, view, UserRequest())
         tokens.revoke_all(connection, view.id, gateway.clock())
         signins.end_of_user(connection, view.id)
-        secrets.remove_all(connection, view.id)
-        volumes.remove_all(connection, view.id)
+        named.remove_all(connection, secrets.SHELF, view.id)
+        named.remove_all(connection, volumes.SHELF, view.id)
         for project in view.projects:
             projects.remove_member(connection, project, view.id)
         user = User.model_validate(view.model_dump())

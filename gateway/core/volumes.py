@@ -3,45 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import audit, keeping
 from gateway.core.context import Cluster, Gateway
+from gateway.core.keeping import Keeper
 from gateway.core.placement import Placement
-from gateway.errors import Conflict, Forbidden, Invalid
+from gateway.errors import Conflict, Invalid
 from gateway.model.plan import PlannedMount
 from gateway.model.policy import Decision
-from gateway.model.principal import Principal, Scope
+from gateway.model.principal import Principal
 from gateway.model.volume import KeptVolume, VolumeRequest, VolumeUse, VolumeView, place_of
 from gateway.settings import VolumeClass, nearest
-from gateway.store import projects
 from gateway.store import volumes as store
 
-
-async def list_volumes(gateway: Gateway, caller: Principal) -> list[VolumeView]:
-    """Those that the caller may know of, and that the policies let them see."""
-
-    def load(connection: Connection) -> list[VolumeView]:
-        found = store.find(connection, caller)
-        return [
-            VolumeView.model_validate(one, from_attributes=True)
-            for one in found
-            if keeping.decide(gateway, caller, "see", keeping.subject_of(connection, caller, one)).allowed
-        ]
-
-    return await gateway.db.read(load)
-
-
-async def get(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> VolumeView:
-    """VolumeNotFound, PolicyDenied."""
-
-    def load(connection: Connection) -> VolumeView:
-        found = store.get(connection, caller, name, project)
-        keeping.may(gateway, caller, "see", keeping.subject_of(connection, caller, found))
-        return VolumeView.model_validate(found, from_attributes=True)
-
-    return await gateway.db.read(load)
+KEEPER = Keeper(store.SHELF, VolumeView, "volume.set", "volume.remove")
 
 
 async def put(
@@ -51,7 +26,6 @@ async def put(
 
     Nothing is made on the cluster: the first session that may write there makes the directory, as the person.
     """
-    _may_keep(caller, project)
     cluster = gateway.cluster(request.cluster)
     class_of(cluster, request.volume_class, project)
     kept = KeptVolume(
@@ -65,34 +39,7 @@ async def put(
         created_at=gateway.clock(),
         created_by=caller.name,
     )
-    told = audit.by(gateway, caller)
-
-    def write(connection: Connection) -> VolumeView:
-        if project is not None:
-            projects.get(connection, caller, project)
-        decision = keeping.may(gateway, caller, "set", keeping.subject_of(connection, caller, kept))
-        view = store.put(connection, kept)
-        said = kept.model_dump(include={"cluster", "volume_class", "path"})
-        audit.record(
-            connection, told, "volume.set", "volume", name, project=project, policy=decision.policy, details=said
-        )
-        return view
-
-    return await gateway.db.write(write)
-
-
-async def remove(gateway: Gateway, caller: Principal, name: str, project: str | None = None) -> None:
-    """Forget the name. What is in the directory stays, and sessions that mounted it keep it until they end."""
-    _may_keep(caller, project)
-    told = audit.by(gateway, caller)
-
-    def write(connection: Connection) -> None:
-        found = store.get(connection, caller, name, project)
-        decision = keeping.may(gateway, caller, "remove", keeping.subject_of(connection, caller, found))
-        store.remove(connection, found.id)
-        audit.record(connection, told, "volume.remove", "volume", name, project=project, policy=decision.policy)
-
-    await gateway.db.write(write)
+    return await KEEPER.put(gateway, caller, kept)
 
 
 def class_of(cluster: Cluster, name: str, project: str | None) -> VolumeClass:
@@ -136,17 +83,10 @@ async def resolve(
     if not names:
         return Mounted(tuple(mounts), ())
 
-    def load(connection: Connection) -> dict[str, tuple[KeptVolume, Decision]]:
-        found = store.usable(connection, caller, where.project, cluster.name, names)
-        return {
-            name: (one, keeping.decide(gateway, caller, "use", keeping.subject_of(connection, caller, one)))
-            for name, one in found.items()
-        }
-
-    found = await gateway.db.read(load)
+    found = await KEEPER.usable(gateway, caller, where.project, names, cluster.name)
     missing = sorted(names - found.keys())
     if missing:
-        raise store.unknown(missing[0], None if where.share is None else where.project)
+        raise store.SHELF.unknown(missing[0], None if where.share is None else where.project)
     placed = [
         mount if mount.volume is None else _placed(cluster, where, mount, found[mount.volume][0]) for mount in mounts
     ]
@@ -166,11 +106,3 @@ def _placed(cluster: Cluster, where: Placement, mount: PlannedMount, volume: Kep
             "writable": mount.writable and kind.writable,
         }
     )
-
-
-def _may_keep(caller: Principal, project: str | None) -> None:
-    caller.require(Scope.ADMIN)
-    if not caller.id or caller.session is not None:
-        raise Forbidden("you are nobody who could keep volumes")
-    if project is None and caller.project is not None:
-        raise Forbidden("this token is held to a project: it keeps the project's volumes alone", hint="Add --project.")

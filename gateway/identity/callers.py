@@ -152,8 +152,10 @@ class Callers:
         """A token for whoever a MUNGE credential says, if they are let in. Unauthenticated, Forbidden, NotFound."""
         if self.munge is None:
             raise NotFound("this gateway does not know people by MUNGE", hint="Settings: identity.munge.hosts.")
-        token, _ = await self.munge.admit(credential)
-        await self.authenticate(token.token)
+        token, vouched = await self.munge.admit(credential)
+        _, person = await self._whose(UnixAccount(cluster=self.munge.cluster, name=vouched.name, uid=vouched.uid))
+        await signin.vouched(self._gateway, person.user, {"by": "munge", "uid": vouched.uid})
+        person.principal(origin="socket")  # only who is let in has a token
         return token
 
     async def _of_munge(self, key: bytes, text: str) -> Principal:
@@ -164,6 +166,10 @@ class Callers:
         return await self._of_unix(key, account, vouched.until)
 
     async def _of_unix(self, key: bytes, account: UnixAccount, until: datetime) -> Principal:
+        number, person = await self._whose(account)
+        return self._keep(key, number, person.principal(origin="socket"), until)
+
+    async def _whose(self, account: UnixAccount) -> tuple[int, Person]:
         """The user whom a Unix user means; who is new is let in or kept waiting, as the site wants it."""
         cluster, name, uid = account.cluster, account.name, account.uid
         unix.check(self._gateway, name, uid)
@@ -181,7 +187,7 @@ class Callers:
                 f"the Unix user {name} is another one than it was (uid {mine.uid}, now {uid})",
                 hint=f"An operator looks, and says so: sluice user set {person.user.name} --unix {cluster}={name}",
             )
-        return self._keep(key, number, person.principal(origin="socket"), until)
+        return number, person
 
     async def _of_token(self, key: bytes, token_id: str, secret: str) -> Principal:
         def load(connection: Connection) -> tuple[int, tuple[Token, str] | None, Person | None]:

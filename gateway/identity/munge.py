@@ -12,9 +12,6 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection
-
-from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.errors import Unauthenticated, Unavailable
 from gateway.identity.seal import Seal
@@ -71,16 +68,7 @@ class Munge:
             )
         now = self._gateway.clock()
         spent = SignIn(state=credential, nonce="", verifier="", browser="", to="", created_at=now)
-        told = audit.by_nobody(self._gateway, "socket")
-
-        def write(connection: Connection) -> bool:
-            if not signins.spend(connection, spent, now - KEPT):
-                return False
-            said: audit.Details = {"by": "munge", "uid": uid, "cluster": self.cluster}
-            audit.record(connection, told, "sign.in", "user", name, details=said)
-            return True
-
-        if not await self._gateway.db.write(write):
+        if not await self._gateway.db.write(signins.spend, spent, now - KEPT):
             raise Unauthenticated("the MUNGE credential was used already", hint=_HINT)
         vouched = Vouched(name, uid, now + LIFE)
         words = ("munge", name, str(uid), str(round(vouched.until.timestamp())))

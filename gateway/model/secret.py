@@ -1,9 +1,11 @@
 """Named secrets of users and projects: what is asked and shown. No value is ever shown, printed or compared. Pure."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from gateway.model.named import Named, NamedView
 
 LONGEST = 64 * 1024
 PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -30,36 +32,27 @@ class SecretRequest(BaseModel):
     value: Annotated[SecretStr, AfterValidator(_sound)] = Field(description="The value; it is never shown again.")
 
 
-class SecretView(BaseModel):
+class SecretView(NamedView):
     """A named secret, without its value."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    project: str | None = Field(None, description="The project that it is of; unset: it is your own.")
-    created_at: datetime
     updated_at: datetime
     updated_by: str = Field(description="Who gave it its value.")
 
 
-class KeptSecret(BaseModel):
+class KeptSecret(SecretView, Named):
     """A secret as it is kept: `sealed` can be opened for this `id` alone."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind = "Secret"
 
-    id: str
-    name: str
-    user_id: str | None = None
-    project: str | None = None
-    sealed: str
-    created_at: datetime
-    updated_at: datetime
-    updated_by: str
+    sealed: str = Field(repr=False)
 
     @property
     def about(self) -> str:
         """What the value is sealed for: in another row it does not open."""
         return f"secret:{self.id}"
+
+    def after(self, before: Self) -> Self:
+        return self.model_copy(update={"created_at": before.created_at})
 
 
 def about_session(session_id: str) -> str:

@@ -3,10 +3,12 @@
 Each is of a class, which the site's settings give a root; nothing outside that root is ever mounted as a volume.
 """
 
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway.model.named import Named, NamedView
 
 PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 TARGETS = "/volumes"
@@ -50,25 +52,23 @@ class VolumeRequest(BaseModel):
     path: BelowRoot | None = Field(None, description="Path below the root of its class; unset: its name.")
 
 
-class VolumeView(BaseModel):
+class VolumeView(NamedView):
     """A volume: whose it is and where it lies."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    project: str | None = Field(None, description="The project that it is of; unset: it is your own.")
     cluster: str
     volume_class: str = Field(description="Its class: the root that it lies below.")
     path: str = Field(description="Path below the root of its class.")
-    created_at: datetime
     created_by: str = Field(description="Who named it.")
 
 
-class KeptVolume(VolumeView):
+class KeptVolume(VolumeView, Named):
     """A volume as it is kept."""
 
-    id: str
-    user_id: str | None = None
+    kind = "Volume"
+
+    @property
+    def seen(self) -> Mapping[str, str]:
+        return self.model_dump(include={"cluster", "volume_class", "path"})
 
 
 class VolumeUse(BaseModel):

@@ -79,8 +79,14 @@ def test_a_person_on_another_host_needs_no_token(domain: Domain) -> None:
     switched_off = domain.product.sluice("user", "set", "bob", "--disable")
     assert switched_off.returncode == 0, switched_off.stderr
     assert domain.hand("bob").sluice("whoami").returncode == 4
-    refused = domain.hand("root").sluice("whoami")
-    assert refused.returncode == 4
+    assert domain.hand("root").sluice("whoami").returncode == 4
+    rows = [row for row in domain.product.json("audit", "list", "--action", "sign.in") if row["decision"] == "allow"]
+    assert {(row["who"], row["object"], row["origin"]) for row in rows} == {
+        (user, user, "socket") for user in ("alice", "bob")
+    }
+    states = [row["details"]["state"] for row in rows if row["who"] == "bob"]  # the newest first
+    assert (states[0], set(states[1:])) == ("disabled", {"active"})
+    assert all((row["user_id"], row["details"]["by"]) > ("", "mung") for row in rows)
 
 
 def test_a_credential_is_good_once(domain: Domain) -> None:

@@ -179,6 +179,7 @@ NO_ROW = {
     "gateway/core/reconcile.py:_write": "what its callers write",
     "gateway/core/unix.py:user_of": "the uid of a Unix user who has a row",
     "gateway/core/witness.py:_write_some": "the rows themselves",
+    "gateway/identity/munge.py:admit": "a credential is used up; the sign-in by it has a row",
     "gateway/identity/callers.py:_keep_use": "when a token was used last",
     "gateway/web/signin.py:_finish": "a sign-in that is under way is used up",
     "gateway/web/signin.py:_remember": "the browser of a sign-in that has a row",

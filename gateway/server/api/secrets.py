@@ -20,13 +20,13 @@ Project = Annotated[str | None, Query(description="The project that it is of; un
 @router.get("", operation_id="listSecrets", summary="List the secrets that you may use")
 async def list_secrets(gateway: Gw, caller: Caller) -> Page[SecretView]:
     """Your own, and those of projects that you are at least a member of; never their values."""
-    return Page[SecretView](items=await secrets.list_secrets(gateway, caller))
+    return Page[SecretView](items=await secrets.KEEPER.list(gateway, caller))
 
 
 @router.get("/{name}", operation_id="getSecret", summary="Get a secret, without its value", responses=problems(404))
 async def get(gateway: Gw, caller: Caller, name: Name, project: Project = None) -> SecretView:
     """Whose it is, and when it got its value."""
-    return await secrets.get(gateway, caller, name, project)
+    return await secrets.KEEPER.get(gateway, caller, name, project)
 
 
 @router.put("/{name}", operation_id="setSecret", summary="Set a secret", responses=problems(404, 422))
@@ -45,4 +45,4 @@ async def put(gateway: Gw, caller: Caller, name: Name, request: SecretRequest, p
 )
 async def remove(gateway: Gw, caller: Caller, name: Name, project: Project = None) -> None:
     """Sessions that were given it keep it until they end."""
-    await secrets.remove(gateway, caller, name, project)
+    await secrets.KEEPER.remove(gateway, caller, name, project)

@@ -20,13 +20,13 @@ Project = Annotated[str | None, Query(description="The project that it is of; un
 @router.get("", operation_id="listVolumes", summary="List the volumes that you may know of")
 async def list_volumes(gateway: Gw, caller: Caller) -> Page[VolumeView]:
     """Your own, and those of your projects. Members of a project mount its volumes."""
-    return Page[VolumeView](items=await volumes.list_volumes(gateway, caller))
+    return Page[VolumeView](items=await volumes.KEEPER.list(gateway, caller))
 
 
 @router.get("/{name}", operation_id="getVolume", summary="Get a volume", responses=problems(404))
 async def get(gateway: Gw, caller: Caller, name: Name, project: Project = None) -> VolumeView:
     """Whose it is, and where it lies."""
-    return await volumes.get(gateway, caller, name, project)
+    return await volumes.KEEPER.get(gateway, caller, name, project)
 
 
 @router.put("/{name}", operation_id="setVolume", summary="Name a directory", responses=problems(404, 422))
@@ -48,4 +48,4 @@ async def put(gateway: Gw, caller: Caller, name: Name, request: VolumeRequest, p
 )
 async def remove(gateway: Gw, caller: Caller, name: Name, project: Project = None) -> None:
     """What is in the directory stays; sessions that mounted it keep it until they end."""
-    await volumes.remove(gateway, caller, name, project)
+    await volumes.KEEPER.remove(gateway, caller, name, project)
