@@ -37,11 +37,11 @@ def measure(env: Environment) -> Iterator[Row]:
     with crowd(env.cluster, OTHERS):
         naive, listed = _naive(env), _squeue(env)
         env.cluster.service("ctl", "restart", "slurmrestd")
-        _until(lambda: _answers(env), 30)
+        until(lambda: _answers(env), 30)
         windows: dict[int, Window] = {}
         for number in SESSIONS:
-            _grow(env, number)
-            windows[number] = _window(env)
+            grow(env, number)
+            windows[number] = window(env)
         most = windows[SESSIONS[-1]]
         events = _events(env)
         memory = Spent.now(env.cluster, env.pid).memory
@@ -52,10 +52,10 @@ def measure(env: Environment) -> Iterator[Row]:
     yield Row("poll beside squeue", "s", most.seconds, listed.seconds, note=again)
     yield Row("poll beside squeue", "MB", most.bytes / 1e6, listed.bytes / 1e6, note=again)
     yield Row("CPU of slurmctld beside squeue", "s/min", most.cpu["slurmctld"], listed.cpu["slurmctld"], note=again)
-    for number, window in windows.items():
-        kinds = ", ".join(f"{kind.removeprefix('REQUEST_')} {count:.0f}" for kind, count in window.kinds.items())
+    for number, seen in windows.items():
+        kinds = ", ".join(f"{kind.removeprefix('REQUEST_')} {count:.0f}" for kind, count in seen.kinds.items())
         raw = naive.rpcs if number == SESSIONS[-1] else None
-        yield Row(f"slurmctld RPCs, {number} sessions", "1/min", window.rpcs, raw, note=kinds)
+        yield Row(f"slurmctld RPCs, {number} sessions", "1/min", seen.users.get(OURS, 0.0), raw, note=kinds)
     for name, cpu in most.cpu.items():
         yield Row(f"CPU of {name}", "s/min", cpu, naive.cpu.get(name) or None)
     yield Row("memory of slurmrestd before", "MB", windows[SESSIONS[0]].memory, naive.memory_before)
@@ -75,17 +75,17 @@ def measure(env: Environment) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Window:
-    """What was spent in a stretch of time, a minute; and what a poll took and weighed in it."""
+    """What was spent in a stretch of time, a minute; and what a poll took and weighed in it. RPCs by user and kind."""
 
     seconds: float
     bytes: float
-    rpcs: float
+    users: dict[str, float]
     kinds: dict[str, float]
     cpu: dict[str, float]
     memory: float
 
 
-def _grow(env: Environment, sessions: int) -> None:
+def grow(env: Environment, sessions: int) -> None:
     """Until there are so many live sessions, every one with a job in the queue, and nothing has been asked for a while.
 
     Twenty of a thousand run, the others wait.
@@ -93,19 +93,25 @@ def _grow(env: Environment, sessions: int) -> None:
     have = len(queued(env.cluster, f"--user={OURS}"))
     running = min(RUNNING, sessions - 1) if have <= 1 else 0
     for number, partition, command in ((running, "cpu", "sleep 3600"), (sessions - have - running, NEAR, "sleep 2")):
-        request = SessionRequest(
-            recipe="shell-command",
-            parameters={"command": command},
-            resources={"memory": "100M", "partition": partition, "time": "2h"},
-        )
-        body, url = request.model_dump_json().encode(), f"{env.url}/api/v1/sessions"
+        body, url = session(partition, command), f"{env.url}/api/v1/sessions"
         result = asyncio.run(load(url, body, headers=env.headers, connections=8, requests=number))
         assert result.errors == 0, f"{result.errors} sessions were not accepted"
-    _until(lambda: len(queued(env.cluster, f"--user={OURS}")) == sessions, 120)
+    until(lambda: len(queued(env.cluster, f"--user={OURS}")) == sessions, 120)
     time.sleep(BUSY_FOR + SETTLED)
 
 
-def _window(env: Environment) -> Window:
+def session(partition: str, command: str) -> bytes:
+    """What is sent to start a session there."""
+    request = SessionRequest(
+        recipe="shell-command",
+        parameters={"command": command},
+        resources={"memory": "100M", "partition": partition, "time": "2h"},
+    )
+    return request.model_dump_json().encode()
+
+
+def window(env: Environment) -> Window:
+    """Twenty seconds in which nobody asks Sluice for anything."""
     before, polls_before = Spent.now(env.cluster, env.pid), _polls(env)
     time.sleep(WINDOW)
     after, polls = Spent.now(env.cluster, env.pid), _polls(env)
@@ -114,7 +120,7 @@ def _window(env: Environment) -> Window:
     return Window(
         seconds=(polls["seconds"] - polls_before["seconds"]) / looks,
         bytes=(polls["bytes"] - polls_before["bytes"]) / looks,
-        rpcs=after.rpcs_a_minute(before, OURS),
+        users={user: after.rpcs_a_minute(before, user) for user in after.rpcs},
         kinds={kind: count * minute for kind, count in after.kinds_since(before).items() if count * minute > 1},
         cpu={name: after.cpu_a_minute(before, name) for name in after.cpu},
         memory=after.memory,
@@ -144,7 +150,7 @@ def _events(env: Environment) -> list[float]:
     words = {"running": "RUNNING", "succeeded": "COMPLETED"}
     with _following(env, jobs, words, heard), _observer(env.cluster, OURS, list(jobs.values())) as seen:
         _move(env.cluster, list(jobs.values()))
-        _until(lambda: all((job, "COMPLETED") in heard for job in jobs.values()), 120)
+        until(lambda: all((job, "COMPLETED") in heard for job in jobs.values()), 120)
     return [heard[change] - at for change, at in seen.items() if change in heard]
 
 
@@ -213,7 +219,7 @@ def _move(cluster: Cluster, jobs: Sequence[int]) -> None:
     """Let waiting jobs start, a few at once: what they do on these two cores must not be what is measured."""
     for job in jobs:
         cluster.exec("ctl", ["scontrol", "update", f"JobId={job}", "Partition=cpu"])
-        _until(lambda: len(queued(cluster, "--partition=cpu", "--states=R,PD,CG")) < RUNNING + AT_ONCE, 120)
+        until(lambda: len(queued(cluster, "--partition=cpu", "--states=R,PD,CG")) < RUNNING + AT_ONCE, 120)
 
 
 # ------------------------------------------------------------------ the naive poller
@@ -258,7 +264,7 @@ def _naive(env: Environment) -> Naive:
         after = Spent.now(env.cluster, env.pid)
         with _observer(env.cluster, OURS, jobs) as seen:
             _move(env.cluster, jobs)
-            _until(lambda: all((job, "COMPLETED") in heard for job in jobs), 120)
+            until(lambda: all((job, "COMPLETED") in heard for job in jobs), 120)
     finally:
         ended.set()
         thread.join()
@@ -297,7 +303,7 @@ def _answers(env: Environment) -> bool:
     return False
 
 
-def _until(done: Callable[[], bool], seconds: float) -> None:
+def until(done: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"not within {seconds:g} s"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks import commands, launch, policy, poller, proxy, reads, replicas, submit
+from benchmarks import commands, launch, policy, poller, proxy, reads, replicas, submit, users
 from benchmarks.environment import environment
 from benchmarks.report import Row, save, show
 
@@ -15,6 +15,7 @@ MEASUREMENTS = {
     "replicas": replicas,
     "policy": policy,
     "poller": poller,
+    "users": users,
     "reads": reads,
 }
 
