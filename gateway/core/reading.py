@@ -19,6 +19,8 @@ from gateway.store.sessions import Current, SessionQuery
 
 AT_ONCE = 500
 KEPT = 10_000
+#: A page is mostly work of the interpreter: more of them at once only wait for each other's turns.
+PAGES_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Reading:
         self._kept: dict[str, Shown] = {}
         self._asks: list[_Ask] = []
         self._asking: asyncio.Task[None] | None = None
+        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     async def one(self, caller: Principal, ref: str) -> Shown:
         """By id or by name. SessionNotFound also for what the caller may not know of."""
@@ -56,7 +59,8 @@ class Reading:
 
     async def page(self, caller: Principal, query: SessionQuery) -> tuple[list[Shown], str | None]:
         """One page, newest first, and the cursor of the next."""
-        shown, fresh, following = await self._db.read(self._page, caller, query)
+        async with self._pages:
+            shown, fresh, following = await self._db.read(self._page, caller, query)
         self._keep(fresh)
         return shown, following
 

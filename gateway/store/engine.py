@@ -68,11 +68,12 @@ def make(url: URL, size: int) -> Engine:
         event.listen(made, "begin", _begin_sqlite)
         return made
     try:
+        # A connection may have died with the server that it led to. Nobody asks first: who finds one broken gets a new
+        # one (gateway.store.database), as all that are as old are thrown away.
         made = create_engine(
             url,
             pool_size=size,
             max_overflow=2,
-            pool_pre_ping=True,  # a connection may have died with the server that it led to
             connect_args=_postgresql(url),
             json_deserializer=from_json,
         )
