@@ -10,6 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from . import certificate, container, errors, image, inside, limits
+from .activity import Activity
 from .announce import Announcer, advertised, endpoint, word
 from .control import Answer, ControlChannel
 from .credentials import Credentials
@@ -56,6 +57,7 @@ class Job:
         self._word = word(spec)
         self._relay: Optional[Relay] = None
         self._launch: Optional[Launch] = None
+        self._activity: Optional[Activity] = None
         self._fingerprint = ""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -203,8 +205,13 @@ class Job:
                 self._phase = "ready"
                 self._say(f"ready after {time.monotonic() - self._started:.1f} s")
                 self._announcer.announce(f"{self._word} ready {where}")
-                if not await self._until_stop():
-                    raise self._service_ended("service_exited", "by itself")
+                self._activity = Activity(self._spec["service"], target, self._payload.tool, self._say)
+                watching = asyncio.ensure_future(self._activity.run())
+                try:
+                    if not await self._until_stop():
+                        raise self._service_ended("service_exited", "by itself")
+                finally:
+                    watching.cancel()
             await self._drain(relay)
             if self._payload.running:
                 await self._end_payload(launch)
@@ -383,12 +390,6 @@ class Job:
         op = request["op"]
         if op == "status":
             return {"ok": True, **self._status(with_usage=bool(request.get("usage")))}
-        if op == "drain":
-            if self._relay is not None:
-                self._say("draining, as the gateway asked")
-                self._phase = "draining"
-                self._relay.drain()
-            return {"ok": True, **self._status()}
         if op == "stop":
             self._ask_stop("stopped", "as the gateway asked")
             return {"ok": True}
@@ -398,7 +399,7 @@ class Job:
             except ValueError as error:
                 return {"ok": False, "error": str(error)}
             return {"ok": True, "missing": self._credentials.missing}
-        return {"ok": False, "error": f"unknown op {op[:40]!r}; known: status, drain, stop, secrets"}
+        return {"ok": False, "error": f"unknown op {op[:40]!r}; known: status, stop, secrets"}
 
     def _status(self, *, with_usage: bool = False) -> Dict[str, Any]:
         relay = self._relay
@@ -411,6 +412,8 @@ class Job:
             "requests": relay.requests if relay is not None else 0,
             "connections": len(relay.splices) if relay is not None else 0,
         }
+        if self._activity is not None:
+            status["quiet"] = self._activity.quiet()
         if with_usage:
             status["usage"] = usage(self._payload.alive())
         return status

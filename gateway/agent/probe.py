@@ -71,6 +71,19 @@ def check(probe: Mapping[str, Any], target: Target, timeout: float) -> Optional[
         return f"not JSON: {_shown(body)}"
 
 
+def get(target: Target, path: str, timeout: float) -> bytes:
+    """The body of what the service answers with 200. OSError if it does not."""
+    if isinstance(target, int):
+        refuse_foreign(target)
+    try:
+        status, body = _ask(target, timeout, "GET", path, None)
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
+    if status != http.client.OK:
+        raise OSError(f"HTTP {status} for {path}")
+    return body
+
+
 def _ask(target: Target, timeout: float, method: str, path: str, body: Optional[bytes]) -> "tuple[int, bytes]":
     connection = _Connection(target, timeout)
     try:

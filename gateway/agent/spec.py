@@ -28,7 +28,13 @@ _CONTAINER: Dict[str, Any] = {
     "script": None,
     "env": {},
 }
-_SERVICE: Dict[str, Any] = {"listen": "socket", "prefix": "", "start_timeout": 1800, "probe_interval": 0.5}
+_SERVICE: Dict[str, Any] = {
+    "listen": "socket",
+    "prefix": "",
+    "start_timeout": 1800,
+    "probe_interval": 0.5,
+    "activity": None,
+}
 _STOP: Dict[str, Any] = {"grace": 15, "kill_after": 30, "before_limit": 60}
 _PROBE_TIMEOUT = {"http": 10, "completion": 120, "tcp": 10}
 _PROBE: Dict[str, Dict[str, Any]] = {

@@ -59,7 +59,7 @@ class Succession:
 
 
 def successions(
-    decided: list[tuple[Session, Step]], live: Mapping[str, Session], acting: Collection[str]
+    decided: list[tuple[Session, Step]], live: Mapping[str, Session], acting: Collection[str], now: datetime
 ) -> list[Succession]:
     """Which sessions go on as another job than their own; they, and those jobs, are taken from `decided`."""
     found, stepped = [], {before.id: (before, step) for before, step in decided}
@@ -69,7 +69,7 @@ def successions(
             continue
         others = [one for one in live.values() if one.parent == before.id and one.id not in acting]
         steps = {one.id: stepped.get(one.id, (one, Step(session=one))) for one in others}
-        heir = group.heir(ended, [step.session for _, step in steps.values()])
+        heir = group.heir(ended, [step.session for _, step in steps.values()], now)
         if heir is None and not group.goes_on(ended):
             continue
         read, its = steps[heir.id] if heir is not None else (None, None)
@@ -86,6 +86,7 @@ class Groups:
     def __init__(self, gateway: Gateway, cluster: Cluster, write: Write) -> None:
         self._gateway, self._cluster, self._write = gateway, cluster, write
         self._calm: dict[str, datetime] = {}
+        self._active: dict[str, datetime] = {}
         self._failures: dict[str, list[datetime]] = {}
 
     def ended(self, ended: Sequence[Session], now: datetime) -> None:
@@ -96,7 +97,7 @@ class Groups:
                 self._failures[one.root] = [*late, now]
 
     async def turn(
-        self, live: Sequence[Session], acting: Collection[str], drained: Collection[str], now: datetime
+        self, live: Sequence[Session], acting: Collection[str], drained: frozenset[str], now: datetime
     ) -> tuple[bool, list[tuple[Session, timedelta, str]]]:
         """Whether anything was changed, and which sessions may end as nobody uses them: after how long, and why."""
         rows: dict[str, list[Session]] = {}
@@ -109,14 +110,14 @@ class Groups:
         changed, unused = False, []
         for session in services.values():
             others, load = rows.pop(session.id, []), known.get(session.id)
-            sight = self._sight(session, others, load, drained, now)
+            sight, active_at = self._sight(session, others, load, drained, now), self._active.get(session.id)
             changes = group.steer(session, others, sight, now) if session.plan.kind == "service" else []
             if any(isinstance(change, Sleep) for change in changes):
                 after = timedelta(seconds=session.plan.replicas.scale_down_after)
                 unused.append((session, after, "asleep"))
-            elif (quiet := idle.quiet(session, load)) is not None and now >= quiet.stop_at:
+            elif (quiet := idle.quiet(session, load, active_at)) is not None and now >= quiet.stop_at:
                 unused.append((session, quiet.after, "idle"))
-            after_notice = idle.noticed(session, load, now, followed=bool(others))
+            after_notice = idle.noticed(session, load, now, followed=bool(others), active_at=active_at)
             changes = [change for change in changes if not _acting(session, change, acting)]
             if changes or after_notice != session:
                 changed |= await self._apply(session, others, after_notice, changes)
@@ -129,8 +130,11 @@ class Groups:
     async def settle(self, session: Session, others: Sequence[Session], after: timedelta, why: str) -> bool:
         """Nobody seems to use the session: ask its jobs once more, and then stop it or put it to sleep.
 
-        A job that cannot be asked counts as used.
+        A job that cannot be asked counts as used, and so does one whose kernels or GPUs are at work, if the rule wants
+        to know of them.
         """
+        known = await self._gateway.db.read(loads.loads, self._gateway.clock()) if why == "idle" else {}
+        rule = idle.rule_for(session, known.get(session.id)) if why == "idle" else None
         for one in (session, *others):
             if one.endpoint is None:
                 continue
@@ -139,7 +143,9 @@ class Groups:
             except EndpointUnavailable as error:
                 log.info("counts as used, as it cannot be asked", session=session.id, why=error.message)
                 return False
-            if status.in_flight or status.idle_seconds < NEARLY * after.total_seconds():
+            unused = idle.unused_for(rule, status.idle_seconds, status.quiet)
+            if status.in_flight or unused < NEARLY * after.total_seconds():
+                self._active[session.id] = self._gateway.clock() - timedelta(seconds=unused)
                 return False
         now, row_id = self._gateway.clock(), str(ULID())
 
@@ -164,7 +170,7 @@ class Groups:
         return done
 
     def _sight(
-        self, session: Session, others: Sequence[Session], load: Load | None, drained: Collection[str], now: datetime
+        self, session: Session, others: Sequence[Session], load: Load | None, drained: frozenset[str], now: datetime
     ) -> Sight:
         have = sum(one.stop_requested_at is None and one.drain_at is None for one in (session, *others))
         if group.need(session, load, now) < have:
@@ -220,6 +226,7 @@ class Groups:
 
     def _forget(self, known: Collection[str]) -> None:
         self._calm = {key: at for key, at in self._calm.items() if key in known}
+        self._active = {key: at for key, at in self._active.items() if key in known}
         self._failures = {key: at for key, at in self._failures.items() if key in known}
 
 

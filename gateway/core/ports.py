@@ -178,7 +178,7 @@ class Files(Protocol):
 
 
 class AgentStatus(BaseModel):
-    """What an agent says of its service."""
+    """What an agent says of its service. `quiet`: seconds since what it was to watch did something, by what it is."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -186,6 +186,7 @@ class AgentStatus(BaseModel):
     in_flight: int
     idle_seconds: float
     requests: int
+    quiet: Mapping[str, float] = {}
 
 
 class Agents(Protocol):

@@ -166,7 +166,7 @@ class ClusterLoop:
         now = self._gateway.clock()
         live = await self._gateway.db.read(store.live, self.name, self._live)
         nodes = self._seen.inventory.nodes if self._seen.inventory is not None else ()
-        drained = {node.name for node in nodes if _NODE_LEFT & set(node.states)}
+        drained = frozenset(node.name for node in nodes if _NODE_LEFT & set(node.states))
         changed, unused = await self._groups.turn(live, set(self._acting), drained, now)
         for session, after, why in unused:
             others = [one for one in live if one.parent == session.id]
@@ -246,7 +246,7 @@ class ClusterLoop:
                 decided.append((session, found))
                 if found.act is Act.SUBMIT:
                     self._intents.see(found.session, now)  # counts from before it is recorded
-        following = successions(decided, self._live, self._acting.keys())
+        following = successions(decided, self._live, self._acting.keys(), now)
         recorded = await self._record([(session, found.session) for session, found in decided], following)
         acts = [(session.id, found.act) for session, found in decided] + [(one.before.id, one.act) for one in following]
         for session_id, act in acts:

@@ -5,16 +5,17 @@ each further one has a row with a `parent`. Two rows may exchange their lives (`
 and begin another one (`part`): so a session goes on in another job and never leaves `ready`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+from gateway.model.hostlist import hosts
 from gateway.model.job import Job, JobRole, JobState, job_name
 from gateway.model.load import Load
 from gateway.model.plan import Plan
-from gateway.model.session import Phase, Session
+from gateway.model.session import Phase, Session, with_job
 
 #: A job that drains is shown as draining for so long at least, so that every process of the data plane has seen it.
 SHOWN = timedelta(seconds=3)
@@ -23,6 +24,10 @@ DRAIN_LONGEST = timedelta(minutes=10)
 #: A successor has so much more time to become ready than its predecessor took; less in jobs of a few minutes.
 MARGIN = timedelta(seconds=60)
 UNKNOWN_START = timedelta(minutes=2)
+#: So much before it is to begin a successor is in the queue; a quarter of the time in jobs of a few hours.
+BOOKED_BEFORE = timedelta(hours=1)
+#: Slurm ends a job so much before its time limit only if something else has come up, as a preemption.
+CUT_SHORT = timedelta(minutes=2)
 FAILURES_COUNT_FOR = timedelta(minutes=10)
 LONGEST_PAUSE = timedelta(minutes=5)
 #: Ends after which a service that is renewed goes on in another job.
@@ -39,21 +44,22 @@ class Sight:
     """What is seen besides the jobs.
 
     `load`: what the data plane has to do; None if it has said nothing. `calm_since`: since when fewer jobs would have
-    been enough. `drained`: names of nodes that shall be left. `failures`: when further jobs of the session failed.
+    been enough. `drained`: nodes that shall be left. `failures`: when further jobs of the session failed.
     """
 
     load: Load | None = None
     calm_since: datetime | None = None
-    drained: Collection[str] = frozenset()
+    drained: frozenset[str] = frozenset()
     failures: Sequence[datetime] = ()
 
 
 @dataclass(frozen=True)
 class Start:
-    """One more job of this plan."""
+    """One more job of this plan, which does not begin before `begin_at`."""
 
     plan: Plan
     role: JobRole
+    begin_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,19 @@ def steer(session: Session, members: Sequence[Session], sight: Sight, now: datet
     if session.asleep_at is not None:
         return changes + _asleep(session, members, sight)
     plan = target(session, members)
+    booked = [one for one in jobs if is_booked(one, now)]
+    jobs = [one for one in jobs if one not in booked]
     good = [one for one in jobs if not _leaving(one, plan, sight, now)]
     if (better := _better(session, jobs, good)) is not None:
         return [*changes, Adopt(better, drain=session not in good)]
     wanted = demand(session, len(good), sight, now)
     if wanted == 0:
-        others = [one for one in jobs if one is not session]
+        others = [one for one in (*jobs, *booked) if one is not session]
         return [*changes, *(Drain(one) for one in others), *([] if others or session not in jobs else [Sleep()])]
     if len(good) < wanted and not _pausing(sight, now):
         role = JobRole.SUCCESSOR if len(good) < len(jobs) else JobRole.REPLICA
         changes += [Start(plan, role)] * (wanted - len(good))
+    changes += _bookings(plan, good[:wanted], booked, now, more=not _pausing(sight, now))
     spare = [one for one in jobs if one is not session and one not in good]
     if len(good) > wanted:  # the latest goes first, and before it those that are not ready
         extra = sorted((one for one in good if one is not session), key=lambda one: (is_ready(one), -one.job.attempt))
@@ -166,9 +175,9 @@ def hands_over(before: Session, after: Session) -> bool:
     return left and after.stop_requested_at is None
 
 
-def heir(leaving: Session, members: Sequence[Session]) -> Session | None:
+def heir(leaving: Session, members: Sequence[Session], now: datetime) -> Session | None:
     """Which of its live jobs a session goes on as, whose own one leaves it. While that runs: only as a ready one."""
-    left = [one for one in members if not one.phase.ended]
+    left = [one for one in members if not one.phase.ended and not is_booked(one, now)]
     if leaving.stop_requested_at is None:
         left = [one for one in left if one.stop_requested_at is None]
     if leaving.phase is Phase.STOPPING:
@@ -213,7 +222,8 @@ def part(session: Session, row_id: str, attempt: int, now: datetime) -> tuple[Se
 def further(session: Session, row_id: str, attempt: int, start: Start, now: datetime) -> Session:
     """One more job of the session, not submitted yet."""
     row = session.model_copy(update={**_row(session, row_id, now), "plan": start.plan})
-    return _begin(row, session.id, attempt, start.role)
+    begun = _begin(row, session.id, attempt, start.role)
+    return with_job(begun, begin_at=start.begin_at)
 
 
 def is_ready(one: Session) -> bool:
@@ -221,12 +231,27 @@ def is_ready(one: Session) -> bool:
     return one.phase is Phase.READY and one.endpoint is not None
 
 
+def is_booked(one: Session, now: datetime) -> bool:
+    """Whether it waits for the time before which it is not to begin."""
+    begin, state = one.job.begin_at, one.job.state
+    return begin is not None and now < begin and state in {None, JobState.PENDING}
+
+
 def limit_of(one: Session) -> datetime | None:
-    """When the job reaches its time limit, as far as is known."""
+    """When the job is ended by Slurm, as far as is known: at its time limit, or before if it is to be preempted."""
     job = one.job
-    if job.started_at is None or job.time_limit is None or job.state is not JobState.RUNNING:
+    if job.started_at is None or job.state is not JobState.RUNNING:
         return None
-    return job.started_at + timedelta(minutes=job.time_limit)
+    limit = job.started_at + timedelta(minutes=job.time_limit) if job.time_limit is not None else None
+    return min((at for at in (limit, job.ends_at) if at is not None), default=None)
+
+
+def is_cut_short(one: Session) -> bool:
+    """Whether Slurm has said that it ends the job before its time limit: another one of higher priority needs room."""
+    job, end = one.job, limit_of(one)
+    if end is None or job.started_at is None or job.time_limit is None:
+        return False
+    return end < job.started_at + timedelta(minutes=job.time_limit) - CUT_SHORT
 
 
 def renew_at(one: Session) -> datetime | None:
@@ -290,7 +315,26 @@ def _leaving(one: Session, plan: Plan, sight: Sight, now: datetime) -> bool:
     if not one.plan.lifecycle.renew or one.job.state is not JobState.RUNNING:
         return False
     at = renew_at(one)
-    return (at is not None and now >= at) or one.job.nodes in sight.drained
+    return (at is not None and now >= at) or is_cut_short(one) or not sight.drained.isdisjoint(hosts(one.job.nodes))
+
+
+def _bookings(
+    plan: Plan, good: Sequence[Session], booked: Sequence[Session], now: datetime, *, more: bool
+) -> list[Change]:
+    """Successors are in the queue before it is their time: Slurm starts them also while no server of ours is up."""
+    right = [one for one in booked if same_job(one.plan, plan)]
+    due = sorted(at for one in good if (at := renew_at(one)) is not None and _soon(one, at, now))
+    changes: list[Change] = [Stop(one, "replaced") for one in booked if one not in right[: len(due)]]
+    if more:
+        changes += [Start(plan, JobRole.SUCCESSOR, at) for at in due[len(right) :]]
+    return changes
+
+
+def _soon(one: Session, at: datetime, now: datetime) -> bool:
+    limit, started = limit_of(one), one.job.started_at
+    if not one.plan.lifecycle.renew or limit is None or started is None:
+        return False
+    return at - min(BOOKED_BEFORE, (limit - started) / 4) <= now < at
 
 
 def _drained(one: Session, sight: Sight, now: datetime) -> bool:

@@ -1,14 +1,17 @@
 """When a service that nobody uses is stopped, and what its users are told before that or before a time limit. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gateway.model.group import is_ready, limit_of, renew_at
+from gateway.model.group import is_cut_short, is_ready, limit_of, renew_at
 from gateway.model.load import Load
 from gateway.model.plan import IdleRule
 from gateway.model.session import Session, condition
 
 IDLE, LIMIT = "Idle", "TimeLimit"
+#: What a rule may want an agent to watch.
+WATCHED = ("kernels", "gpu_below")
 #: So long before a limit at which the session will end it is told; a fifth of the time in shorter jobs.
 TELL_BEFORE = timedelta(minutes=10)
 #: A renewal that has brought no successor after so long was refused.
@@ -35,26 +38,40 @@ def rule_for(session: Session, load: Load | None) -> IdleRule | None:
     return None
 
 
-def quiet(session: Session, load: Load | None) -> Quiet | None:
-    """Since when nobody uses it, and what follows; None while somebody does, or no rule says that it ends."""
+def quiet(session: Session, load: Load | None, active_at: datetime | None = None) -> Quiet | None:
+    """Since when nobody uses it, and what follows; None while somebody does, or no rule says that it ends.
+
+    `active_at`: when its agent last saw it at work without a request.
+    """
     rule = rule_for(session, load)
     if rule is None or rule.after is None or not is_ready(session) or session.ready_at is None:
         return None
     if load is not None and (load.in_flight or load.waiting):
         return None
     asked = load.last_request_at if load is not None else None
-    since = max(session.ready_at, asked) if asked is not None else session.ready_at
+    since = max(at for at in (session.ready_at, asked, active_at) if at is not None)
     after = timedelta(seconds=rule.after)
     stop_at = max(since + after, session.keep_until or since)
     return Quiet(after=after, since=since, tell_at=stop_at - timedelta(seconds=rule.warn), stop_at=stop_at)
 
 
-def noticed(session: Session, load: Load | None, now: datetime, *, followed: bool = False) -> Session:
+def unused_for(rule: IdleRule | None, idle: float, watched: Mapping[str, float]) -> float:
+    """Seconds since a job was used, by what its agent says: no request for `idle`, `watched` what else was looked at.
+
+    What the rule asks for and the agent does not tell counts as used now.
+    """
+    wanted = [name for name in WATCHED if rule is not None and getattr(rule, name)]
+    return min([idle, *(watched.get(name, 0.0) for name in wanted)])
+
+
+def noticed(
+    session: Session, load: Load | None, now: datetime, *, followed: bool = False, active_at: datetime | None = None
+) -> Session:
     """The session with the conditions that tell of an end to come, as long as one is.
 
-    `followed`: another job of it lives, or is about to.
+    `followed`: another job of it lives, or is about to. `active_at`: as in `quiet`.
     """
-    found = quiet(session, load)
+    found = quiet(session, load, active_at)
     told = ""
     if found is not None and now >= found.tell_at:
         told = f"Nobody has used it since {_hour(found.since)}: it is stopped at {_hour(found.stop_at)}. " + _KEEP
@@ -63,7 +80,9 @@ def noticed(session: Session, load: Load | None, now: datetime, *, followed: boo
     told = ""
     near = limit is not None and job.started_at is not None and now >= limit - _before(limit - job.started_at)
     due = renew_at(session) if session.plan.lifecycle.renew else None  # some time passes until a successor is there
-    if limit is not None and near and not followed and (due is None or now >= due + SUCCESSOR_WITHIN):
+    if limit is not None and is_cut_short(session) and not followed:
+        told = f"Slurm ends job {job.job_id} at {_hour(limit)}, before its time limit: it is to be preempted."
+    elif limit is not None and near and not followed and (due is None or now >= due + SUCCESSOR_WITHIN):
         told = f"Job {job.job_id} reaches its time limit at {_hour(limit)}, and no other job follows it."
     return _tell(session, LIMIT, told, now)
 

@@ -47,7 +47,7 @@ class JobOptions(BaseModel):
     """What Slurm is asked for: the `#SBATCH` lines of a script and the fields of a REST submission, one value.
 
     time_limit in minutes, memory in MiB per node; gres as Slurm writes it (`gpu:a100:2`). `comment` and `extra` are
-    fields of a job that Slurm only keeps; everybody may read them.
+    fields of a job that Slurm only keeps; everybody may read them. `begin_at`: it is not started before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +57,7 @@ class JobOptions(BaseModel):
     account: str | None = None
     qos: str | None = None
     time_limit: int | None = None
+    begin_at: datetime | None = None
     nodes: int = 1
     tasks: int = 1
     tasks_per_node: int | None = None
@@ -79,6 +80,7 @@ class JobOptions(BaseModel):
             "account": self.account,
             "qos": self.qos,
             "time": self.time_limit,
+            "begin": None if self.begin_at is None else f"uts{int(self.begin_at.timestamp())}",
             "nodes": self.nodes,
             "ntasks": self.tasks,
             "ntasks-per-node": self.tasks_per_node,
@@ -109,7 +111,8 @@ class JobScript(BaseModel):
 class SeenJob(BaseModel):
     """What Slurm said of a job at one moment. Times are UTC; `restarts` counts requeues.
 
-    `position` is the place among the pending jobs of its partition, 1 is next; None where it is not known.
+    `position` is the place among the pending jobs of its partition, 1 is next; None where it is not known. `end_time`
+    of a job that runs is when Slurm means to end it: by its time limit, or sooner if it is to be preempted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -137,7 +140,8 @@ class Job(BaseModel):
 
     `intent_at` is written before anything is sent; `job_id` after Slurm answered. An intent without an id
     means: it may exist, look it up by `name`, never send it again unseen. `tries` counts submits that Slurm certainly
-    did not take, `misses` answers that it does not know the job; `time_limit` in minutes.
+    did not take, `misses` answers that it does not know the job; `time_limit` in minutes. `begin_at`: Slurm was asked
+    not to start it before; `ends_at`: when Slurm means to end it, as far as it says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -165,6 +169,8 @@ class Job(BaseModel):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cancelled_at: datetime | None = None
+    begin_at: datetime | None = None
+    ends_at: datetime | None = None
 
 
 def job_name(session_id: str, attempt: int) -> str:

@@ -119,6 +119,17 @@ class TcpProbe(_Part):
 Probe = Annotated[HttpProbe | CompletionProbe | TcpProbe, Field(discriminator="kind")]
 
 
+class Activity(_Part):
+    """What the agent watches besides requests, so that a service at work is not stopped for being idle.
+
+    `kernels`: those of a Jupyter server, and its terminals. `gpu_below`: the job's GPUs, which are in use from so
+    many per cent on.
+    """
+
+    kernels: bool = False
+    gpu_below: Annotated[int, Field(ge=1, le=100)] | None = None
+
+
 class Service(_Part):
     """How the service listens and when it counts as ready.
 
@@ -132,6 +143,7 @@ class Service(_Part):
     prefix: UrlPath | Literal[""] = ""
     start_timeout: Seconds = 1800
     probe_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    activity: Activity | None = None
 
 
 class Stop(_Part):

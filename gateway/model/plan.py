@@ -68,6 +68,8 @@ class IdleRule(_Part):
 
     connected: bool = False
     gpus: bool | None = None
+    kernels: bool = False
+    gpu_below: int | None = None
     after: float | None = None
     warn: float = 300
 

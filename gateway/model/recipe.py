@@ -206,6 +206,13 @@ class IdleRequest(_Part):
         default=False, description="`true`: it fits while WebSockets are open; `false`: while none is."
     )
     gpus: bool | None = Field(None, description="It fits sessions with GPUs (`true`) or without; unset: all.")
+    kernels: bool = Field(
+        default=False,
+        description="Jupyter kernels and terminals at work are use, too: the server in the job is asked for them.",
+    )
+    gpu_below: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="GPUs of the job used so much (per cent) or more are use, too: `nvidia-smi` is asked."
+    )
     after: Duration | None = Field(None, description="It is stopped when it was idle for so long; unset: never.")
     warn: Duration = Field(300, description="How long before that its users are told.")
 

@@ -369,6 +369,7 @@ def _told(seen: SeenJob) -> dict[str, Any]:
         "position": seen.position if seen.state is JobState.PENDING else None,
         "started_at": seen.start_time,
         "ended_at": seen.end_time if seen.state.ended else None,
+        "ends_at": seen.end_time if seen.state is JobState.RUNNING else None,
     }
 
 

@@ -16,13 +16,14 @@ class FakeAgents:
         self.given: dict[Endpoint, dict[str, str]] = {}
         self.busy: set[Endpoint] = set()
         self.idle_seconds = 0.0
+        self.quiet: dict[str, float] = {}
 
     async def status(self, endpoint: Endpoint) -> AgentStatus:
         self._reach(endpoint)
         phase = "secrets" if endpoint in self.waiting else "ready"
         busy = endpoint in self.busy
         idle = 0.0 if busy else self.idle_seconds
-        return AgentStatus(phase=phase, in_flight=int(busy), idle_seconds=idle, requests=0)
+        return AgentStatus(phase=phase, in_flight=int(busy), idle_seconds=idle, requests=0, quiet=self.quiet)
 
     async def push(self, endpoint: Endpoint, secrets: Mapping[str, str]) -> None:
         self._reach(endpoint)

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Literal
 
@@ -13,8 +15,8 @@ from gateway.data import folder
 from gateway.errors import Invalid
 from gateway.model.announcement import mark
 from gateway.model.job import JobOptions, JobScript, job_name
-from gateway.model.jobspec import Bind, Container, JobSpec, Probe, Service, Stop, TcpProbe
-from gateway.model.plan import Plan
+from gateway.model.jobspec import Activity, Bind, Container, JobSpec, Probe, Service, Stop, TcpProbe
+from gateway.model.plan import IdleRule, Plan
 from gateway.model.resources import Resources
 from gateway.render.bundle import agent_bundle
 
@@ -27,7 +29,7 @@ class JobTarget(BaseModel):
 
     `session_root` is the folder of session directories on the cluster, relative to the user's home unless absolute.
     `client_ca` is the PEM of the CA whose certificates the agent admits. `instance` is the name of this gateway among
-    those that share the Slurm.
+    those that share the Slurm. `begin_at`: the job is not to start before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class JobTarget(BaseModel):
     client_ca: str = ""
     comment_field: Literal["comment", "extra"] = "comment"
     instance: str = ""
+    begin_at: datetime | None = None
 
     @property
     def mark(self) -> str:
@@ -75,6 +78,7 @@ def job_options(resources: Resources, target: JobTarget, *, requeue: bool = Fals
         account=resources.account,
         qos=resources.qos,
         time_limit=resources.time,
+        begin_at=target.begin_at,
         nodes=resources.nodes,
         tasks=tasks,
         tasks_per_node=1 if resources.tasks is None and resources.nodes > 1 else None,
@@ -104,6 +108,7 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
             probe=below(prefix, plan.service.probe),
             prefix=prefix,
             start_timeout=plan.service.start_timeout,
+            activity=_activity(plan.lifecycle.idle),
         )
     return JobSpec(
         session=target.session_id,
@@ -135,6 +140,12 @@ def job_spec(plan: Plan, target: JobTarget) -> JobSpec:
         gateway=target.instance,
         requeue=plan.lifecycle.requeue,
     )
+
+
+def _activity(rules: Sequence[IdleRule]) -> Activity | None:
+    """What the rules about idle services want to know."""
+    kernels, uses = any(rule.kernels for rule in rules), [rule.gpu_below for rule in rules if rule.gpu_below]
+    return Activity(kernels=kernels, gpu_below=min(uses, default=None)) if kernels or uses else None
 
 
 def session_directory(target: JobTarget) -> str:

@@ -248,6 +248,10 @@ class FakeSlurm:
         self._change(self._jobs[job_id], flags=("COMPLETING",) if clearing else ())
         self._advance()
 
+    def preempt(self, job_id: int, grace: float) -> None:
+        """A job of higher priority needs its place: it is to end in so many seconds."""
+        self._change(self._jobs[job_id], end_time=self._clock() + timedelta(seconds=grace))
+
     def requeue(self, job_id: int) -> None:
         """Back to the queue under the same id, as after a preemption or a node failure."""
         job = self._jobs[job_id]
@@ -387,6 +391,10 @@ class FakeSlurm:
             if job.held:
                 self._change(job, reason="JobHeldUser")
                 continue
+            begin = job.script.options.begin_at
+            if begin is not None and at < begin:
+                self._change(job, reason="BeginTime")
+                continue
             hosts = [host for host in self._hosts if self._fits(job, host)][: job.script.options.nodes]
             if len(hosts) == job.script.options.nodes:
                 self._start(job, hosts, at)
@@ -422,7 +430,7 @@ class FakeSlurm:
             reason="",
             nodes=",".join(host.name for host in hosts),
             start_time=at,
-            end_time=None,
+            end_time=at + timedelta(minutes=limit) if (limit := job.seen.time_limit) is not None else None,
         )
 
     def _end(

@@ -34,6 +34,7 @@ def submission(script: JobScript) -> dict[str, Any]:
     given = {
         "ntasks_per_node": asked.tasks_per_node,
         "time_limit": asked.time_limit,
+        "begin_time": int(asked.begin_at.timestamp()) if asked.begin_at is not None else None,
         "memory_per_node": f"{asked.memory}M" if asked.memory is not None else None,
         "partitions": asked.partition,
         "account": asked.account,

@@ -76,6 +76,8 @@ def submission(script: JobScript) -> dict[str, Any]:
     job.update({field: value for field, value in (("comment", options.comment), ("extra", options.extra)) if value})
     if options.time_limit is not None:
         job["time_limit"] = _set(options.time_limit)
+    if options.begin_at is not None:
+        job["begin_time"] = _set(int(options.begin_at.timestamp()))
     if options.memory is not None:
         job["memory_per_node"] = _set(options.memory)
     if options.gres:

@@ -148,6 +148,8 @@ jobs = Table(
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
     Column("cancelled_at", UtcDateTime),
+    Column("begin_at", UtcDateTime),
+    Column("ends_at", UtcDateTime),
 )
 
 #: What each process of the data plane has to do with a session.

@@ -160,13 +160,15 @@ def test_a_stream_longer_than_the_grace_is_cut(agent: Any) -> None:
     assert "1 in flight are cut off" in agent.log
 
 
-def test_a_drain_takes_no_new_work_but_answers_the_gateway(agent: Any) -> None:
-    agent.start(agent.spec())
-    assert agent.ask("drain")["phase"] == "draining"
-    with agent.connect() as sock:
-        assert b"x-sluice-agent: draining" in sock.recv(4096)
-    assert agent.ask("status")["phase"] == "draining"
-    assert agent.ask("stop") == {"ok": True}
+def test_while_it_drains_it_takes_no_new_work_but_answers_the_gateway(agent: Any) -> None:
+    agent.start(agent.spec(stop={"grace": 60, "kill_after": 120}))
+    with agent.connect() as stream:
+        stream.sendall(b"GET /stream?n=1000&gap=0.1 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert stream.recv(1)
+        assert agent.ask("stop") == {"ok": True}
+        assert agent.ask("status")["phase"] == "draining"
+        with agent.connect() as sock:
+            assert b"x-sluice-agent: draining" in sock.recv(4096)
     assert agent.ends() == 0
     assert agent.comments[-1] == "sluice/1 ended reason=stopped code=0"
 

@@ -224,7 +224,7 @@ def purging_soon(product: Product) -> Iterator[None]:
 
 
 def test_a_job_that_ended_and_was_purged_while_the_server_was_down_and_accounting_late(product: Product) -> None:
-    session = launch(product, "purged", recipe="shell-command", command="sleep 5; exit 7")
+    session = launch(product, "purged", recipe="shell-command", command="sleep 20; exit 7")
     gone = ("squeue", "-h", "-j", job(session), "-t", "all")
     with purging_soon(product):
         product.cluster.service("ctl", "stop", "slurmdbd")

@@ -3,12 +3,14 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.cluster.config import NODE_CPUS
 from tests.product import Product
 from tests.waiting import until
 
@@ -66,18 +68,41 @@ def phases(product: Product, name: str) -> list[str]:
     return [event["data"]["phase"] for event in events if event["type"] == "session.phase"]
 
 
+@contextmanager
+def called(product: Product, model: str) -> Iterator[Callers]:
+    """Somebody asks all the time."""
+    callers = Callers(product, model)
+    thread = threading.Thread(target=callers.run)
+    thread.start()
+    try:
+        yield callers
+    finally:
+        callers.enough.set()
+        thread.join()
+
+
+def slurm(product: Product, *argv: str, user: str | None = None) -> str:
+    return product.cluster.exec("login" if user else "ctl", list(argv), user=user).stdout.strip()
+
+
+def moved(product: Product, name: str, attempt: int) -> Job:
+    """The session's only job, once it is a later one than that."""
+    found = until(
+        lambda: jobs(product, name),
+        lambda left: len(left) == 1 and ready(left) != [] and left[0]["attempt"] > attempt,
+        within=180,
+    )
+    return found[0]
+
+
 @pytest.fixture(scope="module")
 def lasting(product: Product, images: None) -> Iterator[Callers]:
     """A model server with a short time limit, called all the time."""
     del images
     done = product.sluice("launch", "several", "-p", "alias=lasting", "--name", "lasting", "--time", "2m", "--wait")
     assert done.returncode == 0, done.stderr
-    callers = Callers(product, "lasting")
-    thread = threading.Thread(target=callers.run)
-    thread.start()
-    yield callers
-    callers.enough.set()
-    thread.join()
+    with called(product, "lasting") as callers:
+        yield callers
     product.sluice("stop", "lasting", "--wait")
 
 
@@ -87,10 +112,7 @@ def test_one_job_becomes_two_and_one_again_and_a_killed_one_is_replaced(product:
     assert done.returncode == 0, done.stderr
     assert product.sluice("scale", "many", "2").returncode == 0
     until(lambda: jobs(product, "many"), lambda found: ready(found) == [1, 2])
-    callers = Callers(product, "many")
-    thread = threading.Thread(target=callers.run)
-    thread.start()
-    try:
+    with called(product, "many") as callers:
         own = next(job for job in jobs(product, "many") if job["attempt"] == 1)
         product.cluster.exec("login", ["scancel", str(own["job_id"])], user="alice")
         until(lambda: jobs(product, "many"), lambda found: ready(found) == [2, 3])
@@ -99,9 +121,6 @@ def test_one_job_becomes_two_and_one_again_and_a_killed_one_is_replaced(product:
         (last,) = until(lambda: jobs(product, "many"), lambda found: len(found) == 1)
         answered = callers.answered
         until(lambda: callers.answered, lambda now: now > answered + 2)
-    finally:
-        callers.enough.set()
-        thread.join()
     assert last["phase"] == "ready"
     assert phases(product, "many").count("ready") == 1
     # what was under way in the killed job may be lost, and nothing else
@@ -142,3 +161,35 @@ def test_a_session_outlives_the_time_limit_of_its_job_and_no_request_fails(produ
     until(lambda: lasting.answered, lambda now: now > answered + 5)
     assert lasting.failed == []
     assert phases(product, "lasting").count("ready") == 1
+
+
+def test_a_drained_node_and_a_preemption_that_is_announced_cost_no_request(product: Product, lasting: Callers) -> None:
+    assert not lasting.failed
+    slurm(product, "sacctmgr", "-i", "-Q", "modify", "qos", "preemptible", "set", "preemptmode=cancel", "gracetime=120")
+    words = ("launch", "several", "-p", "alias=moves", "--name", "moves", "--qos", "preemptible", "--time", "1h")
+    done = product.sluice(*words, "--wait")
+    assert done.returncode == 0, done.stderr
+    (first,) = jobs(product, "moves")
+    with called(product, "moves") as callers:
+        slurm(product, "scontrol", "update", f"nodename={first['nodes']}", "state=drain", "reason=test")
+        try:
+            second = moved(product, "moves", first["attempt"])
+        finally:
+            slurm(product, "scontrol", "update", f"nodename={first['nodes']}", "state=resume")
+        assert second["nodes"] != first["nodes"]
+        there = [
+            line.split() for line in slurm(product, "squeue", "-h", "-w", second["nodes"], "-o", "%q %C").splitlines()
+        ]
+        room = NODE_CPUS - sum(int(cpus) for qos, cpus in there if qos != "preemptible")
+        wants = ("sbatch", "--parsable", "-w", second["nodes"], "-c", str(room), "--mem=100", "--wrap", "sleep 600")
+        other = slurm(product, *wants, user="bob")
+        try:
+            third = moved(product, "moves", second["attempt"])
+        finally:
+            slurm(product, "scancel", other)
+        answered = callers.answered
+        until(lambda: callers.answered, lambda now: now > answered + 5)
+    assert third["job_id"] != second["job_id"]
+    assert callers.failed == []
+    assert phases(product, "moves").count("ready") == 1
+    assert product.sluice("stop", "moves", "--wait").returncode == 0

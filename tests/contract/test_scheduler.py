@@ -69,6 +69,21 @@ async def test_a_job_that_is_terminated_ends_itself_in_good_order(case: Any) -> 
     await case.scheduler.terminate(job_id, case.owner)  # a second time is no error
 
 
+async def test_a_job_waits_for_its_time_to_begin(case: Any) -> None:
+    begin = datetime.now(UTC) + timedelta(hours=1)
+    job_id = await case.submit(case.script("true", begin_at=begin))
+    seen = await case.until(job_id, lambda job: job.reason not in {"", "None"})
+    assert (seen.state, seen.reason.partition(":")[0]) == (JobState.PENDING, "BeginTime")
+    await case.scheduler.cancel(job_id, case.owner)
+
+
+async def test_a_running_job_says_when_it_is_to_end(case: Any) -> None:
+    job_id = await case.submit(case.script("sleep 300", time_limit=7))
+    seen = await case.until(job_id, lambda job: job.state is JobState.RUNNING)
+    assert seen.end_time - seen.start_time == timedelta(minutes=7)
+    await case.scheduler.cancel(job_id, case.owner)
+
+
 async def test_a_pending_job_says_why_and_is_cancelled(case: Any) -> None:
     first = await case.submit(case.script("sleep 300", nodes=2, tasks=2, exclusive=True))
     await case.until(first, lambda job: job.state is JobState.RUNNING)

@@ -40,6 +40,8 @@ RECIPES = {
     "service: {protocol: openai, model: m, replicas: {min: 0, scale_down_after: 60}}\n",
     "desk": 'name: desk\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nresources: {time: 1h}\n'
     "service: {protocol: http}\nlifecycle: {idle: [{connected: true, after: 2h}, {after: 10m, warn: 2m}]}\n",
+    "lab": 'name: lab\nversion: "1"\nkind: service\nimage: base\ncommand: [serve]\nresources: {time: 9h}\n'
+    "service: {protocol: http}\nlifecycle: {idle: [{kernels: true, after: 10m, warn: 2m}]}\n",
     "count": 'name: count\nversion: "1"\nkind: batch\nimage: base\ncommand: [count, "{{ to }}"]\n'
     "parameters:\n  to: {type: integer, default: 3, maximum: 9}\n",
     "login": 'name: login\nversion: "1"\nkind: batch\nimage: base\ncommand: [login]\n'

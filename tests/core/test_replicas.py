@@ -10,7 +10,7 @@ from gateway.core import scaling, sessions
 from gateway.errors import Conflict, Forbidden, Invalid, SessionNotFound
 from gateway.model.announcement import Endpoint
 from gateway.model.api import ReplicasView, ScaleRequest, UpdateRequest
-from gateway.model.group import SHOWN
+from gateway.model.group import SHOWN, renew_at
 from gateway.model.job import JobState
 from gateway.model.load import Load
 from gateway.model.principal import Principal, Role
@@ -201,13 +201,21 @@ async def test_more_requests_start_more_and_fewer_end_some_after_a_while(world: 
 async def test_before_its_limit_a_job_is_renewed_and_the_session_is_ready_all_along(world: Any, ask: Ask) -> None:
     session = await ask("solo")
     await bring_up(world)
-    world.time.pass_(3600 - 300)
+    world.time.pass_(1200)
     await world.turn(2)
     assert len(names(world)) == 1
-    world.time.pass_(200)
+    world.time.pass_(3600 - 300 - 1200)
     await world.turn()
     await world.loop.between()
     await world.loop.settle()
+    script, _, booked = world.slurm.submitted()[1]
+    assert (booked.name, booked.state) == (f"sluice-{session.id.lower()}-2", JobState.PENDING)
+    assert script.options.begin_at == renew_at(await now(world, session))
+    assert f"--begin=uts{int(script.options.begin_at.timestamp())}" in script.text
+    await world.turn(3)
+    assert len(names(world)) == 2
+    world.time.pass_(200)
+    await world.turn(2)
     assert names(world) == [f"sluice-{session.id.lower()}-{attempt}" for attempt in (1, 2)]
     assert [place.job_id for place in await places(world, session)] == [1]
     up(world, 2)
@@ -254,6 +262,26 @@ async def test_a_node_or_a_place_that_is_lost_costs_a_start_and_not_the_session(
     await bring_up(world)
     again = await now(world, session)
     assert (again.phase, again.job.job_id, again.job.attempt) == (Phase.READY, 2, 2)
+
+
+async def test_a_preemption_that_is_announced_costs_nothing(world: Any, ask: Ask) -> None:
+    session = await ask("solo")
+    await bring_up(world)
+    world.slurm.preempt(1, grace=120)
+    await bring_up(world)
+    assert [(p.job_id, p.draining) for p in await places(world, session)] == [(2, False), (1, True)]
+    down(world, 1, JobState.PREEMPTED)
+    await world.turn(2)
+    assert [place.job_id for place in await places(world, session)] == [2]
+    assert await phases(world, session) == ["queued", "starting", "ready"]
+
+
+async def test_a_service_that_is_not_renewed_says_that_it_is_to_be_preempted(world: Any, ask: Ask) -> None:
+    session = await ask("desk")
+    await bring_up(world)
+    world.slurm.preempt(1, grace=120)
+    await world.turn(2)
+    assert "preempted" in (await now(world, session)).conditions["TimeLimit"].message
 
 
 async def test_a_service_that_is_not_renewed_ends_at_its_limit_and_says_so_before(world: Any, ask: Ask) -> None:
@@ -492,3 +520,24 @@ async def test_replicas_asked_for_at_launch(ask: Ask) -> None:
     assert (session.plan.replicas.min, session.plan.replicas.max, session.plan.lifecycle.renew) == (0, 4, False)
     with pytest.raises(Invalid):
         await ask("count", replicas=ScaleRequest(min=2))
+
+
+async def test_kernels_at_work_put_the_end_off_and_what_cannot_be_asked_counts_as_work(world: Any, ask: Ask) -> None:
+    session = await ask("lab")
+    await bring_up(world)
+    assert '"kernels": true' in world.slurm.submitted()[0][0].text
+    world.agents.idle_seconds = 7200.0
+    world.time.pass_(601)
+    await world.turn(2)
+    assert (await now(world, session)).stop_requested_at is None, "its agent does not tell of kernels"
+    world.agents.quiet = {"kernels": 30.0}
+    world.time.pass_(601)
+    await world.turn(2)
+    left = await now(world, session)
+    assert left.stop_requested_at is None
+    assert "Idle" not in left.conditions or not left.conditions["Idle"].status
+    world.agents.quiet = {"kernels": 700.0}
+    world.time.pass_(571)
+    await world.turn(4)
+    ended = await now(world, session)
+    assert (ended.phase, ended.reason) == (Phase.STOPPED, "idle")

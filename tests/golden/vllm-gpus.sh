@@ -94,7 +94,8 @@ cat >"$runtime/spec.json" <<'SLUICE_SPEC' || give_up "cannot write $runtime/spec
   },
   "prefix": "",
   "start_timeout": 1800.0,
-  "probe_interval": 0.5
+  "probe_interval": 0.5,
+  "activity": null
  },
  "stop": {
   "grace": 15.0,

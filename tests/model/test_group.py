@@ -126,9 +126,47 @@ def test_the_session_goes_on_as_the_successor_and_its_old_job_makes_way() -> Non
 
 def test_a_node_that_is_drained_is_left() -> None:
     one = session(plan())
-    assert steer(one, [], Sight(drained={"node2"}), NOW) == []
-    assert steer(one, [], Sight(drained={"node1"}), NOW) == [Start(one.plan, JobRole.SUCCESSOR)]
-    assert steer(session(plan(renew=False)), [], Sight(drained={"node1"}), NOW) == []
+    assert steer(one, [], Sight(drained=frozenset({"node2"})), NOW) == []
+    assert steer(one, [], Sight(drained=frozenset({"node1"})), NOW) == [Start(one.plan, JobRole.SUCCESSOR)]
+    assert steer(session(plan(renew=False)), [], Sight(drained=frozenset({"node1"})), NOW) == []
+
+
+def test_a_job_that_is_to_be_preempted_gets_a_successor_at_once_and_one_with_a_shorter_limit_later() -> None:
+    one = session(plan())
+    preempted = one.model_copy(update={"job": one.job.model_copy(update={"ends_at": at(60)})})
+    assert steer(preempted, [], Sight(), NOW) == [Start(one.plan, JobRole.SUCCESSOR)]
+    usual = one.model_copy(update={"job": one.job.model_copy(update={"ends_at": at(3000)})})
+    assert steer(usual, [], Sight(), NOW) == []
+
+
+def test_a_successor_is_in_the_queue_before_its_time_and_begins_in_time() -> None:
+    one = session(plan(), age=2700)
+    begin = group.renew_at(one)
+    assert begin is not None
+    (start,) = steer(one, [], Sight(), NOW)
+    assert start == Start(one.plan, JobRole.SUCCESSOR, begin)
+    row = group.further(one, "01JD0000000000000000000002", 2, start, NOW)
+    assert row.job.begin_at == begin
+    waiting = row.model_copy(update={"phase": Phase.QUEUED})
+    for known in (row, waiting):
+        assert steer(one, [known], Sight(), NOW) == []
+        assert steer(one, [known], Sight(), begin) == []
+    assert group.heir(one.model_copy(update={"phase": Phase.FAILED}), [waiting], NOW) is None
+    assert group.heir(one.model_copy(update={"phase": Phase.FAILED}), [waiting], begin) == waiting
+
+
+def test_a_successor_that_is_not_needed_any_more_is_not_waited_for() -> None:
+    one = session(plan(), age=2700)
+    begin = group.renew_at(one)
+    waiting = member(one, 2, Phase.QUEUED, JobRole.SUCCESSOR)
+    waiting = waiting.model_copy(update={"job": waiting.job.model_copy(update={"begin_at": begin})})
+    longer = one.model_copy(update={"job": one.job.model_copy(update={"time_limit": 600})})
+    assert steer(longer, [waiting], Sight(), NOW) == [Stop(waiting, "replaced")]
+    on_a_drained_node = Sight(drained=frozenset({"node1"}))
+    assert steer(one, [waiting], on_a_drained_node, NOW) == [
+        Start(one.plan, JobRole.SUCCESSOR),
+        Stop(waiting, "replaced"),
+    ]
 
 
 def test_an_update_takes_over_when_it_is_ready_and_one_that_fails_changes_nothing() -> None:
