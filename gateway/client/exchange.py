@@ -304,18 +304,17 @@ class Exchange:
         self._await(_NEVER)
         self._kept, self._head_data = False, b""
         self._tried.add(self._member)
-        if self._others and (self._replayable or (not reached and self._body is not None)):
+        if self._others_than(self._member) and (self._replayable or (not reached and self._body is not None)):
             self._attempt()
         else:
             self._refuse(error)
 
-    @property
-    def _others(self) -> bool:
+    def _others_than(self, asked: Upstream) -> bool:
         """Whether somebody may be asked who was not asked yet."""
         if self._attempts >= MOST_ATTEMPTS:
             return False
         members = [member for route in self._plan.routes for member in route.members]
-        return any(member not in self._tried for member in members) or (
+        return any(member not in {*self._tried, asked} for member in members) or (
             not members and any(route.wakes for route in self._plan.routes)
         )
 
@@ -347,7 +346,7 @@ class Exchange:
             return
         if head.status >= _BAD or self._member.health.doubtful:
             self._member.answered(head.status)
-        if head.status in _NOT_NOW and self._replayable and self._others:
+        if head.status in _NOT_NOW and self._replayable and self._others_than(self._member):
             self._abandon()
             self._next(unavailable(self._member.endpoint, f"its service answers {head.status}"))
             return
