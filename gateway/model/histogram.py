@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 _WIDTH = math.log(1.01)
 _LEAST = 1e-7
+_NOTHING = math.ceil(math.log(_LEAST) / _WIDTH)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -54,6 +55,6 @@ class Histogram:
             while passed <= rank and at < len(buckets) - 1:
                 at += 1
                 passed += self._counts[buckets[at]]
-            middle = math.exp((buckets[at] - 0.5) * _WIDTH)
+            middle = math.exp((buckets[at] - 0.5) * _WIDTH) if buckets[at] > _NOTHING else 0.0
             found.append(min(max(middle, self.least), self.greatest))
         return found

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +52,17 @@ def test_the_openai_sdk_streams(product: Product, model: dict[str, Any]) -> None
         said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert answer.choices[0].message.content
     assert said
+
+
+def test_it_is_measured(product: Product, model: dict[str, Any], tmp_path: Path) -> None:
+    load = ("--concurrency", "2", "--requests", "4", "--output-tokens", "8", "--prompt-tokens", "32", "--warmup", "1")
+    told = product.json("bench", model["name"], *load, "--output", str(tmp_path / "report"))
+    figures = told["stages"][0]["figures"]
+    assert (figures["succeeded"], figures["failed"], figures["tokens_by"]) == (4, 0, "usage")
+    assert figures["output_tokens"] == 4 * 8
+    assert 4 * 24 <= figures["prompt_tokens"] <= 4 * 40
+    assert told["environment"]["image_sha256"] == model["image_sha256"]
+    assert "Time to first token" in product.sluice("bench", "show", told["folder"]).stdout
 
 
 def test_the_session_is_reached_by_its_own_address(product: Product, model: dict[str, Any]) -> None:

@@ -55,6 +55,13 @@ def test_a_histograms_percentiles_ascend(values: list[float]) -> None:
     assert min(values) <= found[0]
 
 
+def test_pieces_that_came_together_are_no_time_apart() -> None:
+    histogram = Histogram()
+    for value in (0.0, 0.0, 0.0, 2.0):
+        histogram.add(value)
+    assert histogram.percentiles([0.5, 1.0]) == [0.0, pytest.approx(2.0, rel=0.01)]
+
+
 def test_of_nothing_there_are_no_percentiles() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)

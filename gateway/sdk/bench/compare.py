@@ -121,6 +121,8 @@ def _surroundings(report: Report) -> dict[str, str]:
         "prompt tokens": str(work.prompt_tokens or ""),
         "output tokens": str(work.output_tokens or ""),
         "seed": str(work.seed),
+        "requests of each load": str(work.requests or ""),
+        "seconds of each load": f"{work.seconds:g}" if work.seconds else "",
     }
     told |= {f"parameter {name}": str(value) for name, value in around.parameters.items()}
     return told | {f"resource {name}": str(value) for name, value in around.resources.items()}
