@@ -10,7 +10,16 @@ from gateway.cli import answers, complete, output
 if TYPE_CHECKING:
     from gateway.model.policy import Decision
 
-ACTIONS = ("create", "stop", "delete", "read", "logs", "script", "call", "open", "enter")
+#: As gateway.model.policy has them, which the command line does not load to show its help.
+ACTIONS = (
+    *("create", "stop", "delete", "read", "logs", "script", "call", "open", "enter"),
+    *("scale", "extend", "update", "resume"),
+    *("see", "set", "remove", "use"),
+    *("user.create", "user.change", "user.remove", "user.take_on", "user.see_off"),
+    *("project.create", "project.change", "project.archive", "member.set", "member.remove"),
+    *("token.create", "token.revoke"),
+)
+ROLES = ("viewer", "member", "manager")
 ORIGINS = ("api", "cli", "browser", "socket", "kubernetes")
 
 
@@ -92,13 +101,28 @@ def validate(*, files: tuple[Path, ...], as_json: bool) -> None:
 
 @policy.command()
 @click.option("--as", "user", metavar="USER", help="As whom; unset: you. Operators ask as anybody.")
-@click.option("--action", type=click.Choice(ACTIONS), help="What would be done. Unset: create, with --session: read.")
+@click.option(
+    "--action",
+    type=click.Choice(ACTIONS),
+    metavar="ACTION",
+    help="What would be done. Unset: create, with --session: read.",
+)
 @click.option("--session", metavar="REF", help="With which session.")
 @click.option("--recipe", metavar="NAME", help="Recipe that would be started.", shell_complete=complete.recipes)
 @answers.parameter_option
 @answers.resource_options
 @click.option("--cluster", metavar="NAME", help="Cluster that it would run on.", shell_complete=complete.clusters)
-@click.option("--project", metavar="NAME", help="Project that it would belong to.")
+@click.option("--project", metavar="NAME", help="Project that it would belong to, or belongs to.")
+@click.option("--secret", metavar="NAME", help="With which secret: of the --project, or one's own.")
+@click.option("--volume", metavar="NAME", help="With which volume: of the --project, or one's own.")
+@click.option("--class", "volume_class", metavar="CLASS", help="Class of a volume that is not there yet.")
+@click.option("--path", metavar="PATH", help="Where it would lie below the root of its class.")
+@click.option("--on", metavar="NAME", help="With which user, project or token; for token.create: for whom.")
+@click.option("--change", "changes", multiple=True, metavar="WORD", help="What would be said: unix, admin, shares, …")
+@click.option("--member", metavar="USER", help="Who would be taken into the project, or let out.")
+@click.option("--role", type=click.Choice(ROLES), help="As what.")
+@click.option("--days", type=float, metavar="N", help="How long the token would be good.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="What it would be good for.")
 @click.option("--version", "version", metavar="VERSION", help="Version of the recipe; unset: the newest.")
 @click.option("--origin", type=click.Choice(ORIGINS), help="As if it came from there.")
 @click.option("--hour", type=click.IntRange(0, 23), help="As if it were this hour.")
@@ -114,17 +138,21 @@ def check(
     cluster: str | None,
     project: str | None,
     version: str | None,
-    origin: str | None,
-    hour: int | None,
-    weekday: int | None,
+    changes: tuple[str, ...],
+    scopes: tuple[str, ...],
+    volume_class: str | None,
+    path: str | None,
     as_json: bool,
-    **resources: Any,
+    **more: Any,
 ) -> None:
     """Say whether something would be allowed, by which policy, and what would be; nothing is done.
 
     \b
     sluice policy check --as ann --recipe vllm --gpus a100:8 --time 12h
     sluice policy check --as ann --session demo --action stop
+    sluice policy check --as ann --action set --secret hub --project physics
+    sluice policy check --as max --action member.set --on physics --member ann --role manager
+    sluice policy check --action token.create --days 90 --scope admin
 
     Exit code 4 if it would not be allowed.
     """
@@ -132,20 +160,26 @@ def check(
     from gateway.cli.errors import DENIED
     from gateway.model.policy import CheckRequest
 
+    plain = ("origin", "hour", "weekday", "secret", "volume", "on", "member", "role", "days")
+    given = {name: more.pop(name) for name in plain}
     asked: dict[str, Any] = {
         "action": action or ("read" if session else "create"),
         "user": user,
         "session": session,
-        "origin": origin,
-        "hour": hour,
-        "weekday": weekday,
+        "project": project,
+        "changes": changes,
+        "scopes": scopes or None,
+        **{name: value for name, value in given.items() if value is not None},
     }
+    if volume_class is not None or path is not None:
+        where = {"volume_class": volume_class, "path": path, "cluster": cluster}
+        asked["place"] = {name: value for name, value in where.items() if value is not None}
     if recipe is not None:
         wanted = {"recipe": recipe, "project": project, "cluster": cluster, "version": version}
         asked["request"] = {
             **{key: value for key, value in wanted.items() if value is not None},
             "parameters": answers.parse(parameters),
-            "resources": answers.resources(resources),
+            "resources": answers.resources(more),
         }
     with connect() as sluice:
         decision = sluice.policies.check(CheckRequest.model_validate(asked))

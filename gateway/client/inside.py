@@ -17,11 +17,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.core import inside
 from gateway.core.context import Gateway
-from gateway.errors import Invalid, NotFound, SluiceError
+from gateway.core.sessions import looked_at
+from gateway.errors import Forbidden, Invalid, NotFound, SluiceError, Unauthenticated
 from gateway.model.principal import Scope as TokenScope
+from gateway.model.session import Session
 from gateway.network.channels import FORWARD, INPUT, TERMINAL, WORDS, Channel, Path, open_channel
 from gateway.web import refusals
 from gateway.web.app import Part
+from gateway.web.streams import LOOK_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +65,7 @@ class Inside:
                 return
             await inside.tell(self._gateway, caller, session, "session.exec", _about(first))
             await channel.send(WORDS, first)
-            await _carry(socket, channel)
+            await self._carry(socket, channel, session)
         except SluiceError as error:
             await _say(socket, error)
         finally:
@@ -76,11 +79,37 @@ class Inside:
             await self._told.forward(self._gateway, caller, session, port)
             await channel.say(port=port)
             await socket.accept()
-            await _carry(socket, channel)
+            await self._carry(socket, channel, session)
         except SluiceError as error:
             await _say(socket, error)
         finally:
             channel.close()
+
+    async def _carry(self, socket: WebSocket, channel: Channel, session: Session) -> None:
+        """Both ways, until one side has ended, or the caller may not be in there any more."""
+        ways = {asyncio.create_task(way) for way in (_up(socket, channel), _down(socket, channel))}
+        ways.add(asyncio.create_task(self._vigil(socket, session)))
+        try:
+            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in ways:
+                task.cancel()
+            await asyncio.wait(ways)
+
+    async def _vigil(self, socket: WebSocket, session: Session) -> None:
+        """End with why the caller may not go on: token, role, or policy. What cannot be looked up ends nothing."""
+        state = socket.scope["state"]
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await state["again"]()
+                await looked_at(self._gateway, state["caller"], session.id, "enter")
+            except (Unauthenticated, Forbidden, NotFound):
+                raise
+            except SluiceError as error:
+                log.warning("whoever is inside is not looked after", code=error.code, error=error.message)
 
 
 async def _first(socket: WebSocket) -> bytes | None:
@@ -105,19 +134,6 @@ def _about(first: bytes) -> dict[str, Any]:
         return {"program": str(argv[0])[:200] if argv else "", "terminal": bool(start.get("tty"))}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid('the first message is {"start": {…}}') from error
-
-
-async def _carry(socket: WebSocket, channel: Channel) -> None:
-    """Both ways, until one side has ended."""
-    up, down = asyncio.create_task(_up(socket, channel)), asyncio.create_task(_down(socket, channel))
-    try:
-        done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.wait({up, down})
 
 
 async def _up(socket: WebSocket, channel: Channel) -> None:

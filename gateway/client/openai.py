@@ -101,8 +101,8 @@ class OpenAi:
     def opened(self, head: RequestHead) -> None:
         """Nobody is let in by a cookie of a session here."""
 
-    def allows(self, caller: Principal, route: Route) -> bool:
-        return caller.calls(route)
+    def allows(self, plane: "Plane", caller: Principal, route: Route) -> bool:
+        return caller.calls(route) and plane.routes.permits(caller, "call", route)
 
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
         path = head.path

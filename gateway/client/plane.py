@@ -59,8 +59,8 @@ class Service(Protocol):
     def opened(self, head: RequestHead) -> Opened | None:
         """What this service itself let a browser in by, before. Forbidden."""
 
-    def allows(self, caller: Principal, route: Route) -> bool:
-        """Whether a session's answer may be this caller's, as things are now."""
+    def allows(self, plane: "Plane", caller: Principal, route: Route) -> bool:
+        """Whether a session's answer may be this caller's, as roles and policies are now."""
 
     def begin(self, plane: "Plane", front: Front, caller: Principal, head: RequestHead, data: bytes) -> None:
         """Answer a caller's request, of whose body `data` has come. SluiceError."""

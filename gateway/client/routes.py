@@ -19,7 +19,7 @@ from gateway.client.upstream import Path, Upstream
 from gateway.core.bell import Bell
 from gateway.core.context import Gateway
 from gateway.core.openings import own_prefix
-from gateway.core.policies import require
+from gateway.core.policies import denial, require
 from gateway.core.verdicts import Verdicts
 from gateway.core.witness import Witness
 from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
@@ -166,9 +166,12 @@ class Routes:
         """PolicyDenied unless the policies let the caller do this."""
         require(self._verdicts.of(caller, action, route.subject))
 
-    def _permits(self, caller: Principal, route: Route) -> bool:
-        action: Action = "call" if route.model is not None else "open"
+    def permits(self, caller: Principal, action: Action, route: Route) -> bool:
+        """Whether the policies let the caller do this now."""
         return self._verdicts.of(caller, action, route.subject).allowed
+
+    def _permits(self, caller: Principal, route: Route) -> bool:
+        return self.permits(caller, "call" if route.model is not None else "open", route)
 
     async def again(self) -> None:
         """Look once more before saying no: the caller may have heard of a session before we did."""
@@ -180,18 +183,18 @@ class Routes:
         await self.again()
         route = self.at(caller, ref)
         if route is None:
-            raise _not_usable(caller, await self._gateway.db.read(store.get, caller, ref))
+            raise _not_usable(self._gateway, caller, await self._gateway.db.read(store.get, caller, ref))
         return route
 
     async def pages(self, caller: Principal, ref: str) -> Route:
         """The same, for who opens its pages. Forbidden for all but its owner, as whom they would act; PolicyDenied."""
         route = await self.session(caller, ref)
-        if not caller.enters(route):
+        self.require(caller, "open", route)
+        if not caller.enters(route):  # whatever a site's policies permit
             raise Forbidden(
                 f"the pages of session {route.name} are its owner's alone: whoever opens them acts as {route.owner}",
                 hint="A model is asked through /v1.",
             )
-        self.require(caller, "open", route)
         return route
 
     def at(self, caller: Principal, ref: str) -> Route | None:
@@ -287,11 +290,12 @@ def _serving(connection: Connection) -> tuple[Sequence[Serving], Mapping[str, Ma
     return found, {name: projects.labels(connection, name) for name in {one.session.project for one in found}}
 
 
-def _not_usable(caller: Principal, session: Session) -> Exception:
+def _not_usable(gateway: Gateway, caller: Principal, session: Session) -> Exception:
     service = session.plan.service
     model = service is not None and service.protocol == "openai"
     if not (caller.calls(session) if model else caller.enters(session)):
-        return Forbidden(f"session {session.name} is {session.owner}'s: you may read about it, and not use it")
+        said = f"session {session.name} is {session.owner}'s: you may read about it, and not use it"
+        return denial(gateway.policies.lacking("call" if model else "open"), said)
     if session.phase.ended:
         return SessionNotFound(
             f"session {session.name} has ended ({session.word}): {session.message}",

@@ -90,10 +90,10 @@ class SessionProxy:
             return None
 
         async def enter() -> Callable[[bytes], None]:
-            session_id, owner = await openings.take(self._gateway, code)
-            caller = await plane.identity.by_opened(Opened(session_id, owner))
+            opened = await openings.take(self._gateway, code)
+            caller = await plane.identity.by_opened(opened)
             route = await plane.routes.pages(caller, place.ref)
-            cookie = self._cookies.make(head, route.id, owner, place.prefix, self._gateway.clock().timestamp())
+            cookie = self._cookies.make(head, opened, place.prefix, self._gateway.clock().timestamp())
             rest = urlencode([pair for pair in pairs if pair[0] != openings.CODE])
             address = head.path.decode("latin-1") + (f"?{rest}" if rest else "")
             headers = {"Set-Cookie": cookie, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -124,8 +124,8 @@ class SessionProxy:
 
         front.hand(Later(front, frame, look(), data))
 
-    def allows(self, caller: Principal, route: Route) -> bool:
-        return caller.enters(route)
+    def allows(self, plane: "Plane", caller: Principal, route: Route) -> bool:
+        return caller.enters(route) and plane.routes.permits(caller, "open", route)
 
     def _place(self, head: RequestHead) -> Place | None:
         label = self._label(head) if self._domain is not None else None

@@ -50,7 +50,7 @@ class Vigil:
                 continue  # it ended meanwhile
             if isinstance(found, SluiceError):
                 front.cut(found)
-            elif service.scope not in found.scopes or not service.allows(found, exchange.route):
+            elif service.scope not in found.scopes or not service.allows(self._plane, found, exchange.route):
                 front.cut(Forbidden("what they may do here has changed"))
 
     async def _who(self, front: "Front", head: RequestHead) -> Principal | SluiceError:

@@ -10,13 +10,12 @@ from gateway.core.asking import now
 from gateway.core.context import Cluster, Gateway
 from gateway.core.placement import Placement
 from gateway.core.policies import require
-from gateway.errors import ClusterNotFound, Forbidden, Invalid, PolicyInvalid, ProjectNotFound, UserNotFound
+from gateway.errors import ClusterNotFound, Forbidden, Invalid, PolicyInvalid, ProjectNotFound
 from gateway.model.api import SessionRequest
 from gateway.model.limit import Circumstances, locked, shown
 from gateway.model.plan import Plan
 from gateway.model.policy import (
     Action,
-    CheckRequest,
     Decision,
     FileCheck,
     PolicyPage,
@@ -31,7 +30,7 @@ from gateway.model.recipe import Recipe, parameters_schema
 from gateway.model.session import Session
 from gateway.render.plan import make_plan
 from gateway.render.secret import fill, named_sources, secret_values, wanted
-from gateway.store import projects, sessions, users
+from gateway.store import projects
 
 
 @dataclass(frozen=True)
@@ -133,28 +132,6 @@ async def answers_schema(
     return shown(schema, limits, recipe, here)
 
 
-async def check(gateway: Gateway, caller: Principal, question: CheckRequest) -> Decision:
-    """What the policies say, and why; nothing is done. Operators ask as anybody, others as themselves."""
-    asker = await _as_whom(gateway, caller, question)
-    if question.action == "create":
-        if question.request is None:
-            raise Invalid("say what would be asked for", hint="`request` with a recipe; --recipe NAME.")
-        given = await plan_for(gateway, asker, question.request, hour=question.hour, weekday=question.weekday)
-        return given.decision
-    if question.session is None:
-        raise Invalid("say which session", hint="--session NAME.")
-    ref = question.session
-
-    def load(connection: Connection) -> Subject:
-        session = sessions.get(connection, caller, ref)
-        return subject_of(session, projects.labels(connection, session.project))
-
-    subject, moment = await gateway.db.read(load), now(gateway)
-    return gateway.policies.decide(
-        asker, question.action, subject, moment, hour=question.hour, weekday=question.weekday
-    )
-
-
 def page(gateway: Gateway) -> PolicyPage:
     """The policies in force, and what is wrong with what was changed since."""
     chosen = gateway.policies.current
@@ -193,23 +170,6 @@ def health(gateway: Gateway) -> str:
         return "ok"
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"{problems[0].message}{more}; those of {since:%Y-%m-%d %H:%M:%S} UTC stay in force"
-
-
-async def _as_whom(gateway: Gateway, caller: Principal, question: CheckRequest) -> Principal:
-    found = caller
-    if question.user not in (None, caller.name):
-        wanted = str(question.user)
-        if not caller.everywhere:
-            raise Forbidden("only operators ask as somebody else", hint="Leave --as away to ask as yourself.")
-
-        def load(connection: Connection) -> Principal:
-            user_id = users.id_of(connection, wanted)
-            if user_id is None:
-                raise UserNotFound(f"there is no user {wanted!r}", hint="`sluice user list` shows them.")
-            return users.person_of(connection, user_id).principal()
-
-        found = await gateway.db.read(load)
-    return found if question.origin is None else found.model_copy(update={"origin": question.origin})
 
 
 def _circumstances(caller: Principal, recipe: Recipe, where: Placement, cluster: str) -> Circumstances:

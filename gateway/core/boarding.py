@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from gateway.core import audit, projects, sessions, unix, users
+from gateway.core import audit, projects, ruling, sessions, unix, users
+from gateway.core.asking import may
 from gateway.core.context import Cluster, Gateway
 from gateway.errors import Conflict, Forbidden, SluiceError, UserNotFound
 from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest, Step
-from gateway.model.principal import Principal, Scope
+from gateway.model.policy import Decision, PersonAction
+from gateway.model.principal import Principal
 from gateway.model.project import ProjectView
-from gateway.model.user import NewUser, UnixAccount, UserRequest, UserView
+from gateway.model.user import NewUser, UnixAccount, User, UserRequest, UserView
 from gateway.store import sessions as store
 from gateway.store.sessions import SessionQuery
 
@@ -52,9 +54,9 @@ class _Work:
 
 async def take_on(gateway: Gateway, caller: Principal, name: str, request: BoardRequest) -> BoardView:
     """A user with a place in a project, an association under its account, and a directory for their sessions."""
-    _operator(caller)
-    project = await projects.get(gateway, caller, request.project)
     before = await _find(gateway, caller, name)
+    decision = await _decided(gateway, caller, "user.take_on", before or _nobody_yet(gateway, name))
+    project = await projects.get(gateway, caller, request.project)
     if before is not None and before.state == "removed":
         raise Conflict(f"{name} was removed", hint="Names are never given twice: choose another.")
     accounts = _accounts(gateway, before, project, name, request)
@@ -78,13 +80,14 @@ async def take_on(gateway: Gateway, caller: Principal, name: str, request: Board
     for share in project.shares:
         account = next(each for each in accounts if each.cluster == share.cluster)
         await _associate(work, gateway.cluster(share.cluster), account.name, share.account, share.qos)
-    return await _told(gateway, caller, "user.take_on", work.view(name), dry=request.dry_run)
+    return await _told(gateway, caller, "user.take_on", work.view(name), decision, dry=request.dry_run)
 
 
 async def see_off(gateway: Gateway, caller: Principal, name: str, request: LeaveRequest) -> BoardView:
     """Nobody comes in by this name again, nothing runs under it, and its directories are packed away."""
-    _operator(caller)
-    view = await users.get(gateway, caller, name)
+    view = await _find(gateway, caller, name)
+    decision = await _decided(gateway, caller, "user.see_off", view or _nobody_yet(gateway, name))
+    view = view or await users.get(gateway, caller, name)
     work = _Work(request.dry_run)
     shares = [(project, share) for project in await projects.list_projects(gateway, caller) for share in project.shares]
     gone = view.state == "removed"
@@ -102,15 +105,17 @@ async def see_off(gateway: Gateway, caller: Principal, name: str, request: Leave
         await _dissociate(work, cluster, account.name, mine)
         if request.archive and not live:
             await _archive(work, cluster, account.name)
-    return await _told(gateway, caller, "user.see_off", work.view(name), dry=request.dry_run)
+    return await _told(gateway, caller, "user.see_off", work.view(name), decision, dry=request.dry_run)
 
 
-async def _told(gateway: Gateway, caller: Principal, action: str, view: BoardView, *, dry: bool) -> BoardView:
+async def _told(
+    gateway: Gateway, caller: Principal, action: str, view: BoardView, decision: Decision, *, dry: bool
+) -> BoardView:
     """What was done on the clusters, for the audit log; what was done here has rows of its own."""
     if not dry:
         steps = {step.what: step.outcome for step in view.steps}
         told = audit.by(gateway, caller)
-        await gateway.db.write(audit.record, told, action, "user", view.user, details={**steps})
+        await gateway.db.write(audit.record, told, action, "user", view.user, policy=decision.policy, details={**steps})
     return view
 
 
@@ -196,7 +201,12 @@ def _accounts(
     return tuple(UnixAccount(cluster=gateway.cluster(cluster).name, name=word) for cluster, word in found.items())
 
 
-def _operator(caller: Principal) -> None:
-    caller.require(Scope.ADMIN)
-    if not caller.everywhere:
-        raise Forbidden("only operators take people on and see them off")
+async def _decided(gateway: Gateway, caller: Principal, action: PersonAction, about: User) -> Decision:
+    """Somebody whom the caller may not know of is like somebody who is not there. PolicyDenied."""
+    return await gateway.db.read(
+        lambda connection: may(gateway, caller, action, ruling.user(connection, about, new=not about.id))
+    )
+
+
+def _nobody_yet(gateway: Gateway, name: str) -> User:
+    return User.model_construct(id="", name=name, created_at=gateway.clock())

@@ -10,7 +10,7 @@ from gateway.core.context import Gateway
 from gateway.errors import Forbidden, NotReady, Unauthenticated
 from gateway.model.api import OpeningView
 from gateway.model.policy import Decision
-from gateway.model.principal import Principal
+from gateway.model.principal import Opened, Principal
 from gateway.model.session import Phase, Session
 from gateway.model.token import digest
 from gateway.render import job
@@ -25,19 +25,20 @@ async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
 
     def look(connection: Connection) -> tuple[Session, Decision]:
         found = sessions.get(connection, caller, ref)
-        if not caller.enters(found):
+        decision = admission.may(gateway, caller, "open", found, connection)
+        if not caller.enters(found):  # whatever a site's policies permit
             raise Forbidden(f"the pages of session {found.name} are its owner's alone")
-        return found, admission.may(gateway, caller, "open", found, connection)
+        return found, decision
 
     session, decision = await gateway.db.read(look)
     if session.phase is not Phase.READY or session.plan.kind != "service":
         raise NotReady(f"session {session.name} has no pages now: it is {session.word}")
     code, now = secrets.token_urlsafe(32), gateway.clock()
     until = now + LIFE
-    told = audit.by(gateway, caller)
+    told, opened = audit.by(gateway, caller), Opened(session.id, session.owner, caller.token)
 
     def write(connection: Connection) -> None:
-        openings.add(connection, digest(code), session_id=session.id, owner=session.owner, now=now, until=until)
+        openings.add(connection, digest(code), opened, now=now, until=until)
         audit.record_session(connection, told, "session.open", session, policy=decision.policy)
 
     await gateway.db.write(write)
@@ -52,8 +53,8 @@ def own_prefix(session: Session) -> str:
     return job.own_prefix(session.id) if service is not None and service.prefix == "keep" else ""
 
 
-async def take(gateway: Gateway, code: str) -> tuple[str, str]:
-    """The session and the owner whom a code lets in, once. Unauthenticated if it lets nobody in."""
+async def take(gateway: Gateway, code: str) -> Opened:
+    """What a code lets somebody into, once. Unauthenticated if it lets nobody in."""
     found = await gateway.db.write(openings.take, digest(code), gateway.clock())
     if found is None:
         raise Unauthenticated("this link was used already, or is too old", hint="`sluice open` makes another.")

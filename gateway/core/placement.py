@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from gateway.core import unix
 from gateway.core.context import Cluster, Gateway
+from gateway.core.policies import denial
 from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model.plan import ClusterDefaults
 from gateway.model.principal import Principal, Role
@@ -45,9 +46,10 @@ async def place(gateway: Gateway, caller: Principal, name: str | None, cluster: 
     """Where a new session of the caller's belongs. ProjectNotFound, Forbidden with what is missing."""
     project = await gateway.db.read(projects.get, caller, name or choose(caller))
     if not caller.has_role(project.name, Role.MEMBER):
-        raise Forbidden(
+        raise denial(
+            gateway.policies.lacking("create"),
             f"you are a viewer of project {project.name}: viewers read, and start nothing",
-            hint=f"A manager can change that: sluice project member {project.name} {caller.name} --role member",
+            f"A manager can change that: sluice project member {project.name} {caller.name} --role member",
         )
     if project.state != "active":
         raise Conflict(f"project {project.name} is archived: nothing new starts in it")

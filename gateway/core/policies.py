@@ -1,7 +1,7 @@
 """The policies in force: the shipped ones and the site's, and the decision itself.
 
 Files that change are read again; a broken change keeps the old set.
-The set is parsed once; what a decision costs is told by benchmarks/policy.py.
+What a decision needs of the set is parsed once; what a decision costs is told by benchmarks/policy.py.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cedarpy
 import structlog
@@ -21,7 +21,7 @@ from gateway.data import folder
 from gateway.errors import PolicyDenied, PolicyInvalid
 from gateway.model import limit as limits_of
 from gateway.model.limit import Limit
-from gateway.model.policy import Action, Decision, Kept, Reason, Subject
+from gateway.model.policy import About, Action, Decision, Reason, Subject, Thing
 from gateway.model.principal import Principal
 
 log = structlog.get_logger(__name__)
@@ -49,6 +49,22 @@ _VERBS: Mapping[Action, str] = {
     "remove": "remove this",
     "use": "use this",
     "enter": "go into the job of this session",
+    "scale": "scale this session",
+    "extend": "extend this session",
+    "update": "update this session",
+    "resume": "resume this session",
+    "user.create": "make this user",
+    "user.change": "change this user",
+    "user.remove": "remove this user",
+    "user.take_on": "take this user on",
+    "user.see_off": "see this user off",
+    "project.create": "make this project",
+    "project.change": "change this project",
+    "project.archive": "archive this project",
+    "member.set": "take somebody into this project",
+    "member.remove": "let somebody out of this project",
+    "token.create": "make this token",
+    "token.revoke": "revoke this token",
 }
 
 
@@ -60,11 +76,26 @@ class PolicySet:
     loaded_at: datetime
     rules: Mapping[str, Rule]
     limits: Mapping[str, Limit]
+    parts: dict[tuple[Action, About], "Part"] = field(repr=False, default_factory=dict)
+
+    def part(self, action: Action, about: About) -> "Part":
+        """The policies that speak of this: Cedar looks at each that it is given, whatever it is about."""
+        found = self.parts.get((action, about))
+        if found is None:
+            order = [rule for rule in self.rules.values() if rule.concerns(action, about)]
+            made = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in order))
+            found = self.parts[action, about] = Part(order, made)
+        return found
+
+
+class Part(NamedTuple):
+    """Policies in the order in which they stand in Cedar's text."""
+
     order: Sequence[Rule]
-    cedar: cedarpy.PolicySet = field(repr=False)
+    cedar: cedarpy.PolicySet
 
     def named(self, position: str) -> Rule:
-        """The policy that Cedar calls `policy7`: it counts them as they stand in the text."""
+        """The policy that Cedar calls `policy7`: it counts them."""
         return self.order[int(position.removeprefix("policy"))]
 
 
@@ -121,7 +152,7 @@ class Policies:
         self,
         caller: Principal,
         action: Action,
-        subject: Subject | Kept,
+        subject: Thing,
         when: datetime,
         *,
         hour: int | None = None,
@@ -131,7 +162,8 @@ class Policies:
 
         A policy that cannot be worked out forbids: what it would have forbidden is not known.
         """
-        chosen, about = self.current, _about(subject)
+        about = _about(subject)
+        chosen = self.current.part(action, about)
         asked = policy_question.request(caller, action, subject, when, hour=hour, weekday=weekday)
         result = cedarpy.is_authorized(asked, chosen.cedar, self._entities(caller, subject))
         said = result.diagnostics
@@ -143,10 +175,15 @@ class Policies:
             rules = [chosen.named(reason) for reason in said.reasons]
             by: Literal["permit", "forbid"] = "permit" if result.allowed else "forbid"
             return Decision(allowed=result.allowed, action=action, about=about, by=by, reasons=_reasons(rules, subject))
-        permits = [rule for rule in chosen.rules.values() if rule.effect == "permit" and rule.concerns(action, about)]
-        return Decision(allowed=False, action=action, about=about, by="none", reasons=_reasons(permits, subject))
+        return self.lacking(action, about)
 
-    def _entities(self, caller: Principal, subject: Subject | Kept) -> cedarpy.Entities:
+    def lacking(self, action: Action, about: About = "session") -> Decision:
+        """The denial of who has no part in it: it names all policies that permit such a thing to somebody."""
+        rules = self._set.rules.values()
+        permits = [rule for rule in rules if rule.effect == "permit" and rule.concerns(action, about)]
+        return Decision(allowed=False, action=action, about=about, by="none", reasons=_reasons(permits, None))
+
+    def _entities(self, caller: Principal, subject: Thing) -> cedarpy.Entities:
         """Who asks and for which project is kept in Cedar's form: it is half of what a decision would cost."""
         key = policy_question.lasting_key(caller, subject)
         kept = self._kept.get(key)
@@ -174,9 +211,8 @@ class Policies:
             return None, problems
         rules = {**self._shipped, **_rules(files)}
         limits = {name: one for file in files for name, one in file.limits.items()}
-        made = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in rules.values()))
         self._number += 1
-        return PolicySet(self._number, self._clock(), rules, limits, tuple(rules.values()), made), ()
+        return PolicySet(self._number, self._clock(), rules, limits), ()
 
     def _look(self) -> Mapping[Path, _Stamp | None]:
         return {path: _stamp(path) for place in self._folders for path in (place, *_files(place))}
@@ -203,15 +239,20 @@ def require(decision: Decision) -> Decision:
         return decision
     names = ", ".join(reason.policy for reason in decision.reasons) or "none at all"
     verb = _VERBS[decision.action]
-    what = verb if decision.about == "session" else f"{verb} {decision.about}"
+    what = f"{verb} {decision.about}" if decision.about in {"secret", "volume"} else verb
     message = {
         "forbid": f"you may not {what}: forbidden by the policy {names}",
         "fault": f"you may not {what}: this policy cannot be worked out: {names}",
     }.get(decision.by, f"you may not {what}: what would permit it is the policy {names}")
+    raise denial(decision, message)
+
+
+def denial(decision: Decision, message: str, hint: str = "") -> PolicyDenied:
+    """A denial in these words, with what would be allowed."""
     said = "; ".join(map(_sentence, decision.reasons))
-    raise PolicyDenied(
+    return PolicyDenied(
         message,
-        hint=f"Allowed: {said.rstrip('.')}." if said else "",
+        hint=hint or (f"Allowed: {said.rstrip('.')}." if said else ""),
         policy=decision.policy,
         action=decision.action,
         policies=[reason.model_dump() for reason in decision.reasons],
@@ -222,21 +263,28 @@ def _sentence(reason: Reason) -> str:
     return f"{reason.allows.rstrip('.')} (you ask for {reason.asked})" if reason.asked else reason.allows
 
 
-def _about(subject: Subject | Kept) -> Literal["session", "secret", "volume"]:
-    if isinstance(subject, Subject):
-        return "session"
-    return "secret" if subject.kind == "Secret" else "volume"
+def _about(subject: Thing) -> About:
+    return "session" if isinstance(subject, Subject) else _ABOUT[subject.kind]
 
 
-def _reasons(rules: Sequence[Rule], subject: Subject | Kept) -> tuple[Reason, ...]:
+_ABOUT: Mapping[str, About] = {
+    "Secret": "secret",
+    "Volume": "volume",
+    "Person": "person",
+    "Project": "project",
+    "Token": "token",
+}
+
+
+def _reasons(rules: Sequence[Rule], subject: Thing | None) -> tuple[Reason, ...]:
     return tuple(
         Reason(policy=rule.id, allows=rule.allows, asked=_asked(rule, subject), where=f"{rule.path.name}:{rule.line}")
         for rule in sorted(rules, key=lambda rule: rule.id)
     )
 
 
-def _asked(rule: Rule, subject: Subject | Kept) -> str:
-    if not rule.looks_at or isinstance(subject, Kept):
+def _asked(rule: Rule, subject: Thing | None) -> str:
+    if not rule.looks_at or not isinstance(subject, Subject):
         return ""
     return limits_of.asked(rule.looks_at, policy_question.values(subject), subject.plan.parameters)
 

@@ -188,7 +188,7 @@ def _types(statement: _Statement, schema: cedarpy.Schema, *, of_all: bool) -> It
         place = _place(statement, message)
         found[place] = message if "`Session`" in message else found.get(place, message)
     for place, message in found.items():
-        others = of_all and "`Session`" not in message and re.search("`(Secret|Volume)`", message)
+        others = of_all and "`Session`" not in message and re.search("`(Secret|Volume|Person|Project|Token)`", message)
         narrow = "Write `resource is Session` if it is about sessions alone. " if others else ""
         yield message, place, f"{narrow}`sluice policy show schema` prints what there is."
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.model.plan import PlannedMount
-from gateway.model.policy import Action, Kept, Subject, largest, text_of
+from gateway.model.policy import Action, Kept, Ruled, Subject, Thing, largest, text_of
 from gateway.model.principal import Principal, Role
 
 Entity = dict[str, Any]
@@ -16,7 +16,7 @@ RESOURCES = ("nodes", "cpus", "memory", "time", "account", "qos")
 
 
 def request(
-    caller: Principal, action: Action, subject: Subject | Kept, when: datetime, *, hour: int | None, weekday: int | None
+    caller: Principal, action: Action, subject: Thing, when: datetime, *, hour: int | None, weekday: int | None
 ) -> dict[str, Any]:
     """Who, what, with which session, in which circumstances. `when` is local time."""
     given = {"token": caller.token, "token_session": caller.session, "token_project": caller.project}
@@ -26,11 +26,12 @@ def request(
         "weekday": when.isoweekday() if weekday is None else weekday,
         "scopes": sorted(caller.scopes),
         **{name: value for name, value in given.items() if value is not None},
+        **(subject.context if isinstance(subject, Ruled) else {}),
     }
     return {
         "principal": _uid("User", caller.name),
         "action": _uid("Action", action),
-        "resource": _uid(subject.kind if isinstance(subject, Kept) else "Session", subject.id),
+        "resource": _uid("Session" if isinstance(subject, Subject) else subject.kind, subject.id),
         "context": json.dumps(context),
     }
 
@@ -41,20 +42,22 @@ def asking_key(caller: Principal) -> Hashable:
     return who, caller.scopes, caller.origin, caller.token, caller.session, caller.project
 
 
-def lasting(caller: Principal, subject: Subject | Kept) -> str:
+def lasting(caller: Principal, subject: Thing) -> str:
     """The caller with groups and roles, and the project, as JSON: the same for many questions."""
     project = [_project(subject.project, subject.labels)] if subject.project is not None else []
     return json.dumps([_user(caller), *project])
 
 
-def lasting_key(caller: Principal, subject: Subject | Kept) -> Hashable:
+def lasting_key(caller: Principal, subject: Thing) -> Hashable:
     """What `lasting` is made of."""
     who = caller.name, caller.kind, caller.admin, caller.operator, caller.groups, caller.project
     return who, tuple(caller.projects.items()), subject.project, tuple(subject.labels.items())
 
 
-def passing(subject: Subject | Kept) -> str:
-    """The session and its answers, or what is kept, as JSON."""
+def passing(subject: Thing) -> str:
+    """The session and its answers, or what else it is about, as JSON. Projects are in `lasting`."""
+    if isinstance(subject, Ruled):
+        return json.dumps([_ruled(subject)] if subject.kind != "Project" else [])
     if isinstance(subject, Kept):
         return json.dumps([_kept(subject)])
     return json.dumps([_session(subject), *_answers(subject)])
@@ -126,6 +129,12 @@ def _kept(subject: Kept) -> Entity:
         "attrs": {"id": subject.id, "name": subject.name, **held, **place},
         "parents": [],
     }
+
+
+def _ruled(subject: Ruled) -> Entity:
+    said = {name: value for name, value in subject.attributes.items() if value is not None}
+    named = {name: _ref(*reference) for name, reference in subject.references.items()}
+    return {"uid": _uid(subject.kind, subject.id), "attrs": {**said, **named}, "parents": []}
 
 
 def _session(subject: Subject) -> Entity:

@@ -2,11 +2,14 @@
 
 from sqlalchemy import Connection
 
-from gateway.core import audit
+from gateway.core import audit, ruling
+from gateway.core.asking import may
 from gateway.core.context import Gateway
 from gateway.core.users import settled
-from gateway.errors import Conflict, Forbidden, Invalid, UserNotFound
-from gateway.model.principal import Principal, Role, Scope
+from gateway.errors import Conflict, Invalid, UserNotFound
+from gateway.model.audit import AuditLine
+from gateway.model.policy import Decision
+from gateway.model.principal import Principal, Role
 from gateway.model.project import DEFAULT, Member, NewProject, Project, ProjectRequest, ProjectState, ProjectView, Share
 from gateway.store import projects as store
 from gateway.store import users
@@ -24,7 +27,6 @@ async def get(gateway: Gateway, caller: Principal, name: str) -> ProjectView:
 
 async def create(gateway: Gateway, caller: Principal, request: NewProject) -> ProjectView:
     """By an operator."""
-    _operator(caller, "make projects")
     _check_shares(gateway, request.shares or ())
     project = Project(
         name=request.name,
@@ -37,9 +39,10 @@ async def create(gateway: Gateway, caller: Principal, request: NewProject) -> Pr
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
+        decision = may(gateway, caller, "project.create", ruling.project(project, ruling.said(request)))
         store.add(connection, project)
         said = project.model_dump(mode="json", include={"title", "labels", "shares"})
-        audit.record(connection, told, "project.create", "project", project.name, project=project.name, details=said)
+        _record(connection, told, "project.create", project.name, decision, said)
         return store.get(connection, caller, project.name)
 
     return await gateway.db.write(write)
@@ -47,21 +50,18 @@ async def create(gateway: Gateway, caller: Principal, request: NewProject) -> Pr
 
 async def change(gateway: Gateway, caller: Principal, name: str, request: ProjectRequest) -> ProjectView:
     """Title and labels by a manager, accounts on clusters by an operator."""
-    caller.require(Scope.ADMIN)
     _check_shares(gateway, request.shares or ())
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
-        _manager(caller, view)
-        if request.shares is not None:
-            _operator(caller, "give a project accounts on clusters")
+        decision = may(gateway, caller, "project.change", ruling.project(view, ruling.said(request)))
         values = request.model_dump(include={"title", "labels"}, exclude_none=True)
         if request.shares is not None:
             values["shares"] = request.shares
         store.save(connection, _project(view).model_copy(update=values))
         said = request.model_dump(mode="json", exclude_none=True)
-        audit.record(connection, told, "project.change", "project", name, project=name, details=said)
+        _record(connection, told, "project.change", name, decision, said)
         return store.get(connection, caller, name)
 
     return await gateway.db.write(write)
@@ -69,15 +69,15 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: Projec
 
 async def archive(gateway: Gateway, caller: Principal, name: str, *, state: ProjectState = "archived") -> ProjectView:
     """Nothing new starts in an archived project; what was stays to be read. By an operator, who can undo it."""
-    _operator(caller, "archive projects")
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
+        decision = may(gateway, caller, "project.archive", ruling.project(view, ("state",)))
         if name == DEFAULT:
             raise Conflict(f"the project {DEFAULT} is always there")
         store.save(connection, _project(view).model_copy(update={"state": state}))
-        audit.record(connection, told, "project.archive", "project", name, project=name, details={"state": state})
+        _record(connection, told, "project.archive", name, decision, {"state": state})
         return store.get(connection, caller, name)
 
     return await gateway.db.write(write)
@@ -85,17 +85,17 @@ async def archive(gateway: Gateway, caller: Principal, name: str, *, state: Proj
 
 async def set_member(gateway: Gateway, caller: Principal, name: str, user: str, role: Role) -> ProjectView:
     """By a manager, who names a user by their full name: whom they may not list they may still take in."""
-    caller.require(Scope.ADMIN)
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
-        _manager(caller, view)
+        policy = may(gateway, caller, "member.set", ruling.place(view, user, role)).policy
         user_id = users.id_of(connection, user)
         if user_id is None:
             raise UserNotFound(f"there is no user {user!r}", hint="They must have signed in once, or been added.")
         store.set_member(connection, name, user_id, Member(user=user, role=role))
-        audit.record(connection, told, "member.set", "user", user, project=name, details={"role": role.value})
+        said: audit.Details = {"role": role.value}
+        audit.record(connection, told, "member.set", "user", user, project=name, policy=policy, details=said)
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)
@@ -105,16 +105,15 @@ async def set_member(gateway: Gateway, caller: Principal, name: str, user: str, 
 
 async def remove_member(gateway: Gateway, caller: Principal, name: str, user: str) -> ProjectView:
     """No error if they were none. Sessions that they have go on: stop them, if they should not."""
-    caller.require(Scope.ADMIN)
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> ProjectView:
         view = store.get(connection, caller, name)
-        _manager(caller, view)
+        policy = may(gateway, caller, "member.remove", ruling.place(view, user)).policy
         user_id = users.id_of(connection, user)
         if user_id is not None:
             store.remove_member(connection, name, user_id)
-            audit.record(connection, told, "member.remove", "user", user, project=name)
+            audit.record(connection, told, "member.remove", "user", user, project=name, policy=policy)
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)
@@ -126,16 +125,10 @@ def _project(view: ProjectView) -> Project:
     return Project.model_validate(view.model_dump())
 
 
-def _operator(caller: Principal, what: str) -> None:
-    caller.require(Scope.ADMIN)
-    if not caller.everywhere:
-        raise Forbidden(f"only operators {what}")
-
-
-def _manager(caller: Principal, view: ProjectView) -> None:
-    """Those who may not know of a project never get here: for them there is none."""
-    if not (caller.everywhere or caller.has_role(view.name, Role.MANAGER)):
-        raise Forbidden(f"only managers of project {view.name} change it")
+def _record(
+    connection: Connection, told: AuditLine, action: str, name: str, decision: Decision, said: audit.Details
+) -> None:
+    audit.record(connection, told, action, "project", name, project=name, policy=decision.policy, details=said)
 
 
 def _check_shares(gateway: Gateway, shares: tuple[Share, ...]) -> None:

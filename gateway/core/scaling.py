@@ -1,6 +1,6 @@
 """What may be asked of a session that runs, or has: more or fewer jobs, other parameters, more time, another run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -10,12 +10,14 @@ from ulid import ULID
 from gateway.core import admission, audit, images, placement, secrets, volumes
 from gateway.core.context import Gateway
 from gateway.core.policies import require
+from gateway.core.sessions import looked_at
 from gateway.errors import Conflict, Forbidden, Invalid
 from gateway.model import group
 from gateway.model.api import JobView, ReplicaView, ScaleRequest, SessionRequest, UpdateRequest
 from gateway.model.group import Start
 from gateway.model.job import JobRole
 from gateway.model.plan import Plan, PlannedMount, PlannedReplicas
+from gateway.model.policy import SessionAction
 from gateway.model.principal import Principal
 from gateway.model.session import Session
 from gateway.model.volume import VolumeUse
@@ -59,7 +61,7 @@ async def update(gateway: Gateway, caller: Principal, ref: str, request: UpdateR
 
     What is not said stays as it is. The image is the newest of its name.
     """
-    session = await gateway.db.read(store.get, caller, ref)
+    session = await looked_at(gateway, caller, ref, "update")
     _service(session)
     _owned(caller, session)
     plan, sealed = await _planned(gateway, caller, session, request)
@@ -84,10 +86,10 @@ async def update(gateway: Gateway, caller: Principal, ref: str, request: UpdateR
 
 async def resume(gateway: Gateway, caller: Principal, ref: str) -> Session:
     """An ended session begins again: the same plan, the same directory. Conflict while it is live."""
-    session = await gateway.db.read(store.get, caller, ref)
+    session = await looked_at(gateway, caller, ref, "resume")
+    _owned(caller, session)
     if not session.phase.ended:
         raise Conflict(f"session {session.name} has not ended")
-    _owned(caller, session)
     sealed = await _sealed_again(gateway, caller, session)
     mounts = await _mounts_again(gateway, caller, session)
     row_id = str(ULID())
@@ -131,6 +133,14 @@ async def jobs(gateway: Gateway, caller: Principal, ref: str) -> list[ReplicaVie
     ]
 
 
+_VERBS: Mapping[str, SessionAction] = {
+    "session.scale": "scale",
+    "session.extend": "extend",
+    "session.update": "update",
+    "session.resume": "resume",
+}
+
+
 async def _changed(
     gateway: Gateway,
     caller: Principal,
@@ -147,11 +157,12 @@ async def _changed(
 
     def write(connection: Connection) -> Session:
         session = store.get(connection, caller, ref)
+        decision = admission.may(gateway, caller, _VERBS[action], session, connection)
         if own:
             _owned(caller, session)
-        elif not caller.changes(session):
+        elif not caller.changes(session):  # whatever a site's policies permit
             raise Forbidden(f"session {session.name} is {session.owner}'s")
-        decision = admission.may(gateway, caller, "create", session, connection)
+        admission.may(gateway, caller, "create", session, connection)  # with the limits of today
         if live:
             _service(session)
             if session.phase.ended or session.stop_requested_at is not None:

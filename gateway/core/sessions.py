@@ -86,8 +86,8 @@ async def stop(gateway: Gateway, caller: Principal, ref: str) -> Session:
 
     def write(connection: Connection) -> Session:
         session, now = store.get(connection, caller, ref), gateway.clock()
-        _may_change(caller, session)
         decision = admission.may(gateway, caller, "stop", session, connection)
+        _may_change(caller, session)
         if session.phase.ended or session.stop_requested_at is not None:
             return session
         after = session.model_copy(update={"stop_requested_at": now})
@@ -107,8 +107,9 @@ async def delete(gateway: Gateway, caller: Principal, ref: str, *, files: bool =
 
     def look(connection: Connection) -> tuple[Session, Decision]:
         found = store.get(connection, caller, ref)
+        decision = admission.may(gateway, caller, "delete", found, connection)
         _may_change(caller, found)
-        return found, admission.may(gateway, caller, "delete", found, connection)
+        return found, decision
 
     session, decision = await gateway.db.read(look)
     if not session.phase.ended:
@@ -139,6 +140,7 @@ def _asked(session: Session) -> audit.Details:
 
 
 def _may_change(caller: Principal, session: Session) -> None:
+    """What roles do not allow no policy of a site's gives."""
     if not caller.changes(session):
         raise Forbidden(
             f"session {session.name} is {session.owner}'s",

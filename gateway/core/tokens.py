@@ -6,7 +6,8 @@ from datetime import timedelta
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import audit
+from gateway.core import audit, ruling
+from gateway.core.asking import may
 from gateway.core.context import Gateway
 from gateway.core.users import settled
 from gateway.errors import Forbidden, Invalid
@@ -19,7 +20,6 @@ from gateway.store import tokens as store
 
 async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> NewTokenView:
     """The token with its text, which nobody is told again. It reaches no further than the caller's own does."""
-    caller.require(Scope.ADMIN)
     if not caller.id:
         raise Forbidden("you are nobody whom a token could stand for")
     token_id, secret, now = str(ULID()), secrets.token_urlsafe(32), gateway.clock()
@@ -30,34 +30,40 @@ async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> 
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> TokenView:
-        user_id = caller.id
+        owner = caller.id, caller.name
         if request.user is not None and request.user != caller.name:
             view = users.get(connection, caller, request.user)
-            if view.kind != "service":
-                raise Forbidden("tokens are made for oneself and for service accounts: nobody acts as another")
-            user_id = view.id
-        project = _narrower(caller.project, request.project, "project")
-        session = _narrower(caller.session, request.session, "session")
-        if project is not None:
-            projects.get(connection, caller, project)
-        if session is not None:
-            session = sessions.get(connection, caller, session).id
+            owner = view.id, view.name
+        session = request.session or caller.session
+        if request.session is not None:
+            session = sessions.get(connection, caller, request.session).id
         token = Token(
             id=token_id,
             name=request.name,
-            user_id=user_id,
+            user_id=owner[0],
             scopes=scopes,
-            project=project,
+            project=request.project or caller.project,
             session=session,
             created_at=now,
             created_by=caller.name,
             expires_at=now + timedelta(days=request.days),
         )
+        policy = may(gateway, caller, "token.create", ruling.token(connection, token, owner[1])).policy
+        if token.project is not None:
+            projects.get(connection, caller, token.project)
         store.add(connection, token, model.digest(secret))
         made = store.get(connection, caller, token_id)
         said = made.model_dump(mode="json", include={"name", "user", "scopes", "expires_at"})
         audit.record(
-            connection, told, "token.create", "token", token_id, project=project, session=session, details=said
+            connection,
+            told,
+            "token.create",
+            "token",
+            token_id,
+            project=token.project,
+            session=session,
+            policy=policy,
+            details=said,
         )
         return made
 
@@ -81,19 +87,14 @@ async def revoke(gateway: Gateway, caller: Principal, ref: str) -> TokenView:
 
     def write(connection: Connection) -> TokenView:
         view = store.get(connection, caller, ref)
-        if view.id != caller.token:
-            caller.require(Scope.ADMIN)
+        policy = may(gateway, caller, "token.revoke", ruling.token(connection, view, view.user)).policy
         store.revoke(connection, view.id, gateway.clock())
         said: audit.Details = {"name": view.name, "user": view.user}
-        audit.record(connection, told, "token.revoke", "token", view.id, project=view.project, details=said)
+        audit.record(
+            connection, told, "token.revoke", "token", view.id, project=view.project, policy=policy, details=said
+        )
         return store.get(connection, caller, view.id)
 
     view = await gateway.db.write(write)
     await settled()
     return view
-
-
-def _narrower(own: str | None, asked: str | None, what: str) -> str | None:
-    if own is not None and asked not in (None, own):
-        raise Forbidden(f"your own token is held to another {what}")
-    return own if own is not None else asked

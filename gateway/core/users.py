@@ -5,10 +5,12 @@ import asyncio
 from sqlalchemy import Connection
 from ulid import ULID
 
-from gateway.core import audit, unix
+from gateway.core import audit, ruling, unix
+from gateway.core.asking import may
 from gateway.core.context import Gateway
-from gateway.errors import Conflict, Forbidden, Invalid
-from gateway.model.principal import Principal, Role, Scope
+from gateway.errors import Conflict, Invalid
+from gateway.model.policy import Decision
+from gateway.model.principal import Principal, Role
 from gateway.model.project import Member
 from gateway.model.user import (
     RESERVED,
@@ -56,11 +58,7 @@ async def get(gateway: Gateway, caller: Principal, name: str) -> UserView:
 
 async def create(gateway: Gateway, caller: Principal, request: NewUser) -> UserView:
     """A person, by an operator; a service account, by a manager of its project. Conflict if the name was ever given."""
-    caller.require(Scope.ADMIN)
-    _may_make(caller, request)
-    if request.name in RESERVED:
-        raise Conflict(f"the name {request.name!r} means somebody else here", hint="Choose another.")
-    accounts = await _checked(gateway, request.unix or ())
+    _sound(request)
     user = User(
         id=str(ULID()),
         name=request.name,
@@ -72,17 +70,28 @@ async def create(gateway: Gateway, caller: Principal, request: NewUser) -> UserV
         project=request.project,
         created_at=gateway.clock(),
     )
-
     told = audit.by(gateway, caller)
 
-    def write(connection: Connection) -> UserView:
+    def look(connection: Connection) -> Decision:
         if request.project is not None:
             projects.get(connection, caller, request.project)
+        changes = ("unix",) if request.unix else ()
+        return may(gateway, caller, "user.create", ruling.user(connection, user, changes, new=True))
+
+    await gateway.db.read(look)  # before anybody's cluster is asked for a uid
+    if request.name in RESERVED:
+        raise Conflict(f"the name {request.name!r} means somebody else here", hint="Choose another.")
+    accounts = await _checked(gateway, request.unix or ())
+
+    def write(connection: Connection) -> UserView:
+        policy = look(connection).policy
         store.add(connection, user, identity=request.identity, unix=accounts)
         if request.project is not None:
             projects.set_member(connection, request.project, user.id, Member(user=user.name, role=Role.MEMBER))
         said = request.model_dump(mode="json", exclude_none=True, exclude={"name"})
-        audit.record(connection, told, "user.create", "user", user.name, project=request.project, details=said)
+        audit.record(
+            connection, told, "user.create", "user", user.name, project=request.project, policy=policy, details=said
+        )
         return store.get(connection, caller, user.name)
 
     return await gateway.db.write(write)
@@ -90,13 +99,20 @@ async def create(gateway: Gateway, caller: Principal, request: NewUser) -> UserV
 
 async def change(gateway: Gateway, caller: Principal, name: str, request: UserRequest) -> UserView:
     """What is said of a user changes; the answer comes when no replica goes by what was."""
-    caller.require(Scope.ADMIN)
-    accounts = await _checked(gateway, request.unix or ())
     told = audit.by(gateway, caller)
 
-    def write(connection: Connection) -> UserView:
+    def look(connection: Connection) -> tuple[UserView, Decision]:
         view = store.get(connection, caller, name)
-        _may_change(caller, view, request)
+        subject = ruling.user(connection, view, ruling.said(request))
+        return view, may(gateway, caller, "user.change", subject)
+
+    await gateway.db.read(look)
+    accounts = await _checked(gateway, request.unix or ())
+
+    def write(connection: Connection) -> UserView:
+        view, decision = look(connection)
+        if view.state == "removed" and request.state is not None:
+            raise Conflict(f"{view.name} was removed", hint="Make a new user; names are never given twice.")
         values = request.model_dump(include={"state", "title", "admin", "operator"}, exclude_none=True)
         store.save(connection, User.model_validate(view.model_dump()).model_copy(update=values))
         if request.unix is not None:
@@ -104,7 +120,7 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: UserRe
         if request.state == "disabled":
             signins.end_of_user(connection, view.id)
         said = request.model_dump(mode="json", exclude_none=True)
-        audit.record(connection, told, "user.change", "user", name, details=said)
+        audit.record(connection, told, "user.change", "user", name, policy=decision.policy, details=said)
         return store.get(connection, caller, name)
 
     changed = await gateway.db.write(write)
@@ -117,12 +133,11 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
 
     The row and the name stay. Sessions are another matter: see gateway.core.boarding.
     """
-    caller.require(Scope.ADMIN)
     told = audit.by(gateway, caller)
 
     def write(connection: Connection) -> UserView:
         view = store.get(connection, caller, name)
-        _may_change(caller, view, UserRequest())
+        decision = may(gateway, caller, "user.remove", ruling.user(connection, view))
         tokens.revoke_all(connection, view.id, gateway.clock())
         signins.end_of_user(connection, view.id)
         named.remove_all(connection, secrets.SHELF, view.id)
@@ -131,7 +146,7 @@ async def remove(gateway: Gateway, caller: Principal, name: str) -> UserView:
             projects.remove_member(connection, project, view.id)
         user = User.model_validate(view.model_dump())
         store.save(connection, user.model_copy(update={"state": "removed", "admin": False, "operator": False}))
-        audit.record(connection, told, "user.remove", "user", name)
+        audit.record(connection, told, "user.remove", "user", name, policy=decision.policy)
         return store.get(connection, caller, name)
 
     removed = await gateway.db.write(write)
@@ -149,31 +164,8 @@ async def _checked(gateway: Gateway, accounts: tuple[UnixAccount, ...]) -> list[
     return found
 
 
-def _may_make(caller: Principal, request: NewUser) -> None:
-    if request.kind == "service":
-        if request.project is None:
-            raise Invalid("a service account belongs to a project", hint="Name it: --project.")
-        if not (caller.everywhere or caller.has_role(request.project, Role.MANAGER)):
-            raise Forbidden(f"only managers of project {request.project} make service accounts for it")
-        if request.unix and not caller.everywhere:
-            raise Forbidden("only operators say as whom somebody runs")
-    elif request.project is not None:
+def _sound(request: NewUser) -> None:
+    if request.kind == "service" and request.project is None:
+        raise Invalid("a service account belongs to a project", hint="Name it: --project.")
+    if request.kind == "person" and request.project is not None:
         raise Invalid("a person belongs to no single project", hint="Make them a member: sluice project member.")
-    elif not caller.everywhere:
-        raise Forbidden("only operators make users")
-    if (request.admin or request.operator) and not caller.admin:
-        raise Forbidden("only administrators make administrators and operators")
-
-
-def _may_change(caller: Principal, view: UserView, request: UserRequest) -> None:
-    if view.kind == "local":
-        raise Forbidden("this is the gateway's own administrator", hint="Replace the file `token` in its state_dir.")
-    own = view.kind == "service" and view.project is not None and caller.has_role(view.project, Role.MANAGER)
-    if not (caller.everywhere or own):
-        raise Forbidden("only operators change users")
-    if request.unix is not None and not caller.everywhere:
-        raise Forbidden("only operators say as whom somebody runs")
-    if (view.admin or request.admin is not None or request.operator is not None) and not caller.admin:
-        raise Forbidden("only administrators change administrators, and make operators")
-    if view.state == "removed" and request.state is not None:
-        raise Conflict(f"{view.name} was removed", hint="Make a new user; names are never given twice.")

@@ -124,17 +124,23 @@ class Callers:
         if (found := self._recall(key)) is not None:
             return found
 
-        def load(connection: Connection) -> tuple[int, Person | None]:
+        def load(connection: Connection) -> tuple[int, Token | None, Person | None]:
             user_id = users.id_of(connection, opened.owner)
-            return revision.current(connection), users.person(connection, user_id) if user_id is not None else None
+            kept = store.kept(connection, opened.token) if opened.token is not None else None
+            person = users.person(connection, user_id) if user_id is not None else None
+            return revision.current(connection), kept[0] if kept is not None else None, person
 
-        number, person = await self._db.read(load)
+        number, token, person = await self._db.read(load)
         if person is None:
             raise Unauthenticated("whoever opened this session is not known any more")
+        until = self._clock() + PEER_FOR
+        if opened.token is not None:
+            if token is None or token.user_id != person.user.id or not token.valid(self._clock()):
+                raise Unauthenticated("the token that opened this session is good no more", hint="sluice open")
+            until = min(until, token.expires_at)
         held = {"session": opened.session, "scopes": frozenset({Scope.WRITE}), "admin": False, "operator": False}
-        return self._keep(
-            key, number, person.principal(origin="browser").model_copy(update=held), self._clock() + PEER_FOR
-        )
+        held |= {"token": opened.token}
+        return self._keep(key, number, person.principal(origin="browser").model_copy(update=held), until)
 
     async def by_peer(self, uid: int) -> Principal:
         """Whose process calls on this machine. Who runs the gateway could read its token, so they are who holds it."""
@@ -281,7 +287,7 @@ def _unix_name(uid: int) -> str:
 
 
 def _place_of(opened: Opened) -> bytes:
-    return f"opened {opened.session} {opened.owner}".encode()
+    return f"opened {opened.session} {opened.owner} {opened.token}".encode()
 
 
 def _key(text: str) -> bytes:

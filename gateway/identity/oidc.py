@@ -61,9 +61,13 @@ class Oidc:
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if (several or "azp" in claims) and claims.get("azp") != client:
             raise Unauthenticated("the ID token was made for another client")
-        if nonce is not None and not hmac.compare_digest(str(claims.get("nonce", "")), nonce):
+        if nonce is not None and not _same(claims.get("nonce"), nonce):
             raise Unauthenticated("the ID token does not belong to this sign-in (nonce)")
-        if access_token is not None and "at_hash" in claims and claims["at_hash"] != _at_hash(text, access_token):
+        if (
+            access_token is not None
+            and "at_hash" in claims
+            and not _same(claims["at_hash"], _at_hash(text, access_token))
+        ):
             raise Unauthenticated("the ID token does not belong to the access token (at_hash)")
         if "events" in claims:
             raise Unauthenticated("this is a logout token, and lets nobody in")
@@ -186,6 +190,11 @@ def _header(text: str) -> dict[str, Any]:
     except (binascii.Error, ValueError) as error:
         raise Unauthenticated("this token is not valid here") from error
     return found if isinstance(found, dict) else {}
+
+
+def _same(claimed: object, right: str) -> bool:
+    """In constant time, whatever the provider has put there."""
+    return hmac.compare_digest(str(claimed).encode("utf-8", "surrogatepass"), right.encode())
 
 
 def _at_hash(id_token: str, access_token: str) -> str:

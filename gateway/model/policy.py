@@ -9,13 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.model.api import SessionRequest, View
 from gateway.model.parameter import Value
 from gateway.model.plan import Plan
-from gateway.model.principal import Origin
+from gateway.model.principal import Origin, Role, Scope
+from gateway.model.secret import SecretName
 from gateway.model.session import Session
+from gateway.model.token import LONGEST_DAYS
+from gateway.model.volume import VolumeName, VolumeRequest
 
-SessionAction = Literal["create", "stop", "delete", "read", "logs", "script", "call", "open", "enter"]
+SessionAction = Literal[
+    "create", "stop", "delete", "read", "logs", "script", "call", "open", "enter", "scale", "extend", "update", "resume"
+]
 KeptAction = Literal["see", "set", "remove", "use"]
-Action = Literal[SessionAction, KeptAction]
-ACTIONS: Sequence[SessionAction] = get_args(SessionAction)
+PersonAction = Literal["user.create", "user.change", "user.remove", "user.take_on", "user.see_off"]
+ProjectAction = Literal["project.create", "project.change", "project.archive", "member.set", "member.remove"]
+TokenAction = Literal["token.create", "token.revoke"]
+Action = Literal[SessionAction, KeptAction, PersonAction, ProjectAction, TokenAction]
+SESSION_ACTIONS: Sequence[SessionAction] = get_args(SessionAction)
+KEPT_ACTIONS: Sequence[KeptAction] = get_args(KeptAction)
+PERSON_ACTIONS: Sequence[PersonAction] = get_args(PersonAction)
+PROJECT_ACTIONS: Sequence[ProjectAction] = get_args(ProjectAction)
+TOKEN_ACTIONS: Sequence[TokenAction] = get_args(TokenAction)
+ACTIONS: Sequence[Action] = (*SESSION_ACTIONS, *KEPT_ACTIONS, *PERSON_ACTIONS, *PROJECT_ACTIONS, *TOKEN_ACTIONS)
 _LONGEST = 2**63 - 1
 _LARGEST = Decimal("922337203685477.5807")
 _PLACES = Decimal("0.0001")
@@ -48,6 +61,27 @@ class Kept(BaseModel):
     cluster: str = ""
     volume_class: str = ""
     path: str = ""
+
+
+class Ruled(BaseModel):
+    """Somebody, a project or a token, as it is or is to be. `project` is the one whose roles count.
+
+    `attributes` and `context` are as the schema says; values that are None are left out, and `references` are names
+    of projects and users.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["Person", "Project", "Token"]
+    id: str
+    project: str | None = None
+    labels: Mapping[str, str] = {}
+    attributes: Mapping[str, str | bool | int | tuple[str, ...] | None] = {}
+    references: Mapping[str, tuple[str, str]] = {}
+    context: Mapping[str, str | tuple[str, ...]] = {}
+
+
+Thing = Subject | Kept | Ruled
 
 
 def subject_of(session: Session, labels: Mapping[str, str]) -> Subject:
@@ -95,12 +129,15 @@ class Reason(View):
     where: str = Field("", description="File and line.")
 
 
+About = Literal["session", "secret", "volume", "person", "project", "token"]
+
+
 class Decision(View):
     """Whether something may be done, and by which policies."""
 
     allowed: bool
     action: Action
-    about: Literal["session", "secret", "volume"] = "session"
+    about: About = "session"
     by: Literal["permit", "forbid", "none", "fault"] = Field(
         description="`permit` and `forbid`: by these policies; `none`: these would permit it; `fault`: these fail."
     )
@@ -113,17 +150,33 @@ class Decision(View):
 
 
 class CheckRequest(BaseModel):
-    """A question to the policies; nothing is done. Of an existing `session`, or of one that would be asked for."""
+    """A question to the policies; nothing is done. Of what there is, or of what would be asked for.
+
+    Sessions: `session`, or `request` for `create`. Secrets and volumes: `secret` or `volume`, in `project` or one's
+    own. Users, projects and tokens: `on`, and what would be said of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: SessionAction = Field("create", description="What would be done.")
+    action: Action = Field("create", description="What would be done.")
     user: str | None = Field(None, description="As whom; unset: you. Operators ask about anybody.")
     origin: Origin | None = Field(None, description="As if it came from there.")
     hour: int | None = Field(None, ge=0, le=23, description="As if it were this hour.")
     weekday: int | None = Field(None, ge=1, le=7, description="As if it were this day; 1 is Monday.")
-    session: str | None = Field(None, description="Id or name of a session, for all but `create`.")
+    session: str | None = Field(None, description="Id or name of a session, for all that is done with one.")
     request: SessionRequest | None = Field(None, description="What would be asked for, for `create`.")
+    secret: SecretName | None = Field(None, description="Name of a secret, for `see`, `set`, `remove`, `use`.")
+    volume: VolumeName | None = Field(None, description="Name of a volume, for the same.")
+    place: VolumeRequest | None = Field(None, description="Where a volume would lie that is not there yet.")
+    project: str | None = Field(None, description="The project of a secret, a volume, a service account or a token.")
+    on: str | None = Field(None, description="The user, project or token; for `token.create` whose it would be.")
+    changes: frozenset[str] = Field(
+        frozenset(), description="What would be said: state, title, unix, admin, operator, labels, shares."
+    )
+    member: str | None = Field(None, description="Who would be taken in or let out, for `member.*`.")
+    role: Role = Field(Role.MEMBER, description="As what, for `member.set`.")
+    days: float = Field(30, gt=0, le=LONGEST_DAYS, description="For how long, for `token.create`.")
+    scopes: frozenset[Scope] | None = Field(None, description="For what, for `token.create`.")
 
 
 class PolicyProblem(View):

@@ -33,6 +33,13 @@ class Scope(StrEnum):
 
 
 EVERYTHING = frozenset(Scope)
+#: The shipped policy that says of each scope what is not done without it.
+SCOPE_POLICIES: Mapping[Scope, str] = {
+    Scope.READ: "token-read",
+    Scope.WRITE: "token-write",
+    Scope.INFERENCE: "token-inference",
+    Scope.ADMIN: "token-admin",
+}
 Origin = Literal["api", "cli", "browser", "socket", "kubernetes"]
 
 
@@ -82,6 +89,7 @@ class Principal(BaseModel):
             raise Forbidden(
                 f"this token lacks the scope {scope.value!r}",
                 hint=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. `sluice token create` makes another.",
+                policy=SCOPE_POLICIES[scope],
             )
 
     def role_in(self, project: str) -> Role | None:
@@ -120,10 +128,14 @@ class Principal(BaseModel):
 
 
 class Opened(NamedTuple):
-    """What lets a browser into one session: the session's id, and the name of its owner, as whom it acts."""
+    """What lets a browser into one session: the session's id, and the name of its owner, as whom it acts.
+
+    `token`: the id of the Sluice token that it was opened with; it is good no longer than that.
+    """
 
     session: str
     owner: str
+    token: str | None = None
 
 
 #: Who holds the token in the state directory. Their jobs run as the Unix user in the cluster's settings.

@@ -256,6 +256,7 @@ openings = Table(
     Column("digest", String(64), primary_key=True),
     Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     Column("owner", String(255), nullable=False),
+    Column("token", String(26)),
     Column("expires_at", UtcDateTime, nullable=False),
 )
 

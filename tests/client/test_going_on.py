@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from gateway.client.app import parts as data_plane
-from gateway.core import tokens, users
+from gateway.core import openings, projects, tokens, users
 from gateway.core.sessions import create
 from gateway.identity.opening import open_callers
 from gateway.model.api import SessionRequest
@@ -38,6 +38,7 @@ class Place:
     site: Site
     urls: tuple[str, str]
     ann: Somebody
+    policies: Path
 
 
 async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +51,9 @@ async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(tmp_path))
+        policies = tmp_path / "policies"
+        policies.mkdir()
+        site = await stack.enter_async_context(a_site(tmp_path, policies=[policies]))
         await stack.enter_async_context(reconciling(site))
         await a_project(site, "alpha", shares=[{"cluster": "c", "account": "research"}])
         ann = await a_person(site, "ann", {"alpha": "member"})
@@ -66,7 +69,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         first = Web([part(site.gateway), *data_plane(site.gateway)], open_callers(site.gateway))
         second = Web(data_plane(site.gateway), open_callers(site.gateway))
         urls = [await stack.enter_async_context(running(web, grace=1)) for web in (first, second)]
-        yield Place(site, (urls[0], urls[1]), ann)
+        yield Place(site, (urls[0], urls[1]), ann, policies)
 
 
 async def until_ended(url: str, path: str, auth: dict[str, str], began: asyncio.Event, **options: Any) -> None:
@@ -100,10 +103,23 @@ async def switched_off(place: Place, who: Somebody) -> None:
     await users.change(place.site.gateway, LOCAL_ADMIN, who.name, UserRequest(state="disabled"))
 
 
-@pytest.mark.parametrize("way", [revoked, switched_off])
+async def removed(place: Place, who: Somebody) -> None:
+    await users.remove(place.site.gateway, LOCAL_ADMIN, who.name)
+
+
+async def expired(place: Place, who: Somebody) -> None:
+    """Its time is over: nobody does anything."""
+    del place, who
+
+
+WAYS = {revoked: 30.0, switched_off: 30.0, removed: 30.0, expired: 30 / 86400}
+"""With how long the token is good, in days: in the last case seconds, in which the answers have to begin."""
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_streams_and_sockets_end_on_every_replica(place: Place, way: Way) -> None:
     one, other = place.urls
-    who = await a_token(place.site, "ann")
+    who = await a_token(place.site, "ann", days=WAYS[way])
     begun = [asyncio.Event() for _ in range(5)]
     going = [
         asyncio.create_task(until_ended(one, "/api/v1/events?after=0", who.auth, begun[0])),
@@ -125,3 +141,63 @@ async def test_streams_and_sockets_end_on_every_replica(place: Place, way: Way) 
     async with httpx.AsyncClient(headers=who.auth, timeout=WITHIN) as http:
         for url in place.urls:
             assert (await http.get(f"{url}/v1/models")).status_code in {401, 403}
+
+
+async def until_all_ended(going: list[asyncio.Task[None]], begun: list[asyncio.Event], why: Callable[[], Any]) -> None:
+    """They begin, something happens, and they end."""
+    async with asyncio.timeout(WITHIN):
+        await asyncio.gather(*(event.wait() for event in begun))
+    done = why()
+    if asyncio.iscoroutine(done):
+        await done
+    async with asyncio.timeout(WITHIN):
+        await asyncio.gather(*going)
+
+
+async def test_who_is_let_out_of_a_project_reads_nothing_on(place: Place) -> None:
+    """Somebody else's model, asked as a member of its project."""
+    bea = await a_person(place.site, "bea", {"alpha": "member"})
+    begun = [asyncio.Event() for _ in range(3)]
+    going = [
+        asyncio.create_task(until_ended(url, "/v1/chat/completions", bea.auth, event, json=ASKED))
+        for url, event in zip(place.urls, begun, strict=False)
+    ]
+    going.append(asyncio.create_task(until_ended(place.urls[0], "/api/v1/events?after=0", bea.auth, begun[2])))
+    gateway = place.site.gateway
+    await until_all_ended(going, begun, lambda: projects.remove_member(gateway, LOCAL_ADMIN, "alpha", "bea"))
+
+
+async def test_a_policy_that_comes_into_force_cuts_what_it_forbids(place: Place) -> None:
+    who = await a_token(place.site, "ann")
+    begun = [asyncio.Event() for _ in range(4)]
+    going = [
+        asyncio.create_task(until_ended(place.urls[0], "/v1/chat/completions", who.auth, begun[0], json=ASKED)),
+        asyncio.create_task(until_ended(place.urls[1], "/v1/chat/completions", who.auth, begun[1], json=ASKED)),
+        asyncio.create_task(until_closed(place.urls[0], who.auth, begun[2])),
+        asyncio.create_task(until_closed(place.urls[1], who.auth, begun[3])),
+    ]
+    closed = 'forbid (principal == User::"ann", action in [Action::"call", Action::"open"], resource);'
+    file = place.policies / "site.cedar"
+    await until_all_ended(going, begun, lambda: file.write_text(f'@id("closed")\n@allows("nothing now")\n{closed}'))
+
+
+@pytest.mark.parametrize("way", [revoked, expired])
+async def test_what_sluice_open_let_in_goes_with_the_token_that_opened_it(place: Place, way: Way) -> None:
+    """The cookie of a browser is refused on every replica, and its WebSocket is closed."""
+    gateway, (one, other) = place.site.gateway, place.urls
+    ann = await principal(place.site, "ann")
+    who = await a_token(place.site, "ann", days=WAYS[way])
+    link = (await openings.make(gateway, ann.model_copy(update={"token": who.token_id}), "web")).url
+    async with httpx.AsyncClient(base_url=one, timeout=WITHIN) as browser:
+        cookie = (await browser.get(link)).headers["set-cookie"].split(";")[0]
+        browser.cookies.clear()
+        given, begun = {"Cookie": cookie}, [asyncio.Event(), asyncio.Event()]
+        going = [
+            asyncio.create_task(until_closed(url, {**given, "Origin": url}, event))
+            for url, event in zip(place.urls, begun, strict=True)
+        ]
+        await until_all_ended(going, begun, lambda: way(place, who))
+        for url in (one, other):
+            assert (await browser.get(f"{url}/s/web/", headers=given)).status_code == 401
+        again = (await openings.make(gateway, ann, "web")).url  # by no token of ours: good as long as its owner is
+        assert (await browser.get(again)).status_code == 303

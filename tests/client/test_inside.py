@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import pty
 import select
@@ -13,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from tests.agent.conftest import Authority, RunningAgent, end
 from tests.services import ADMIN
 
 WITHIN = 60
+Way = Callable[["Job", str], Coroutine[Any, Any, None]]
 pytestmark = pytest.mark.usefixtures("hears_ctrl_c")
 
 
@@ -223,6 +225,38 @@ async def test_a_site_may_forbid_it(job: Job, tmp_path: Path) -> None:
     gateway = replace(job.plane.site.gateway, policies=Policies([tmp_path]))
     with pytest.raises(PolicyDenied, match="no-terminals"):
         await inside.enter(gateway, ADMIN, "job")
+
+
+async def revoked(job: Job, token_id: str) -> None:
+    await tokens.revoke(job.plane.site.gateway, ADMIN, token_id)
+
+
+async def forbidden(job: Job, token_id: str) -> None:
+    del token_id
+    said = '@id("no-terminals")\n@allows("none now")\nforbid (principal, action == Action::"enter", resource);\n'
+    (job.plane.policies / "site.cedar").write_text(said)
+
+
+@pytest.mark.parametrize(("way", "code"), [(revoked, "unauthenticated"), (forbidden, "policy_denied")])
+async def test_who_may_not_be_in_there_any_more_is_put_out(job: Job, way: Way, code: str) -> None:
+    """A terminal and a port that are open end, and the terminal says why."""
+    made = await tokens.create(job.plane.site.gateway, ADMIN, TokenRequest(name="inside", scopes=[Scope.WRITE]))
+    auth = {"Authorization": f"Bearer {made.token}"}
+    with greeter() as port:
+        async with (
+            asyncio.timeout(WITHIN),
+            connect(f"{address(job)}/terminal", additional_headers=auth) as terminal,
+            connect(f"{address(job)}/ports/{port}", additional_headers=auth) as opened,
+        ):
+            await terminal.send(b'\x03{"start": {"argv": ["sh", "-c", "echo up; exec sleep 600"]}}')
+            heard = b""
+            while b"up\n" not in heard:
+                heard += bytes(await terminal.recv())
+            assert await opened.recv() == b'\x03{"open": true}'
+            await way(job, made.id)
+            said = [bytes(message) async for message in terminal]
+            await opened.wait_closed()
+    assert json.loads(said[-1][1:])["code"] == code
 
 
 async def test_what_is_not_there_is_told(job: Job) -> None:

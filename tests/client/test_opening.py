@@ -12,7 +12,7 @@ from gateway.client.http1 import RequestHead
 from gateway.core import openings
 from gateway.errors import NotReady
 from gateway.identity.seal import Seal
-from gateway.model.principal import LOCAL_ADMIN
+from gateway.model.principal import LOCAL_ADMIN, Opened
 from tests.client.test_sessions import echo
 
 
@@ -99,12 +99,15 @@ async def test_a_session_with_an_origin_of_its_own_has_a_cookie_of_its_own(
     assert (told.status_code, "cookie" in told.json()["headers"]) == (200, False)
 
 
+ADA = Opened("S", "ada", "T")
+
+
 def test_a_cookie_ends() -> None:
     cookies = Cookies(Seal(b"k" * 32), 1)
-    made = cookies.make(RequestHead(b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n"), "S", "ada", b"/s/web", 1000.0)
+    made = cookies.make(RequestHead(b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n"), ADA, b"/s/web", 1000.0)
     word = made.split(";")[0].encode()
     head = RequestHead(b"GET /s/web/ HTTP/1.1\r\nHost: localhost:8000\r\nCookie: %b\r\n\r\n" % word)
-    assert cookies.opened(head, 4599.0) == ("S", "ada")
+    assert cookies.opened(head, 4599.0) == ADA
     assert cookies.opened(head, 4600.0) is None
     assert Cookies(Seal(b"other" * 8), 1).opened(head, 1000.0) is None
     assert "Secure" not in made

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import admission, policies
+from gateway.core import checking, policies
 from gateway.core.policies import Policies
 from gateway.errors import PolicyDenied
 from gateway.model.limit import Circumstances, shown
@@ -161,6 +161,6 @@ async def test_a_lock_answers_for_those_who_leave_it_out_and_refuses_others(
         await ask("count", parameters={"to": 6})
     assert caught.value.hint == "Allowed: to is 5 (you ask for 6)."
     request = {"action": "create", "request": {"recipe": "count", "parameters": {"to": 6}}}
-    decision = await admission.check(world.gateway, world.caller, CheckRequest.model_validate(request))
+    decision = await checking.check(world.gateway, world.caller, CheckRequest.model_validate(request))
     assert (decision.allowed, decision.policy) == (False, "fixed.lock.to")
     assert policies.schema_text().startswith("// What policies can speak of")

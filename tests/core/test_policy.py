@@ -12,7 +12,8 @@ from gateway.core import policies
 from gateway.core.policies import Policies, require
 from gateway.errors import PolicyDenied, PolicyInvalid
 from gateway.model.plan import PinnedImage, Plan, PlannedMount
-from gateway.model.policy import ACTIONS, Action, Subject
+from gateway.model.policy import SESSION_ACTIONS as ACTIONS
+from gateway.model.policy import Action, Subject
 from gateway.model.principal import EVERYTHING, Principal, Role, Scope
 from gateway.model.resources import Gpus, Resources
 
@@ -59,10 +60,10 @@ MAY: dict[str, set[Action]] = {
     "owner": set(ACTIONS),
     "viewer": {"read", "logs", "script"},
     "member": {"create", "read", "logs", "script", "call"},
-    "manager": {"create", "read", "logs", "script", "call", "stop", "delete"},
+    "manager": {"create", "read", "logs", "script", "call", "stop", "delete", "scale", "extend"},
     "stranger": set(),
-    "operator": {"read", "logs", "script", "stop", "delete"},
-    "admin": {"create", "read", "logs", "script", "call", "stop", "delete"},
+    "operator": {"read", "logs", "script", "stop", "delete", "scale", "extend"},
+    "admin": {"create", "read", "logs", "script", "call", "stop", "delete", "scale", "extend"},
 }
 
 
@@ -76,7 +77,10 @@ def test_what_roles_allow(who: str, action: Action) -> None:
     ("changes", "allowed"),
     [
         ({"scopes": frozenset({Scope.READ})}, {"read", "logs", "script"}),
-        ({"scopes": frozenset({Scope.WRITE})}, {"create", "stop", "delete", "open", "enter"}),
+        (
+            {"scopes": frozenset({Scope.WRITE})},
+            {"create", "stop", "delete", "open", "enter", "scale", "extend", "update", "resume"},
+        ),
         ({"scopes": frozenset({Scope.INFERENCE})}, {"call"}),
         ({"session": "S1"}, set(ACTIONS)),
         ({"session": "S2"}, set()),
@@ -111,6 +115,10 @@ def test_cedar_says_what_the_principal_says(caller: Principal, owner: str, proje
         "script": caller.sees(subject),
         "stop": caller.changes(subject),
         "delete": caller.changes(subject),
+        "scale": caller.changes(subject),
+        "extend": caller.changes(subject),
+        "update": caller.enters(subject),
+        "resume": caller.enters(subject),
         "call": caller.calls(subject),
         "open": caller.enters(subject),
         "enter": caller.enters(subject),

@@ -233,6 +233,47 @@ def _uses_audit(function: ast.AST, tellers: set[str]) -> bool:
     )
 
 
+#: Names of what an attacker would guess, or would be told by how long a comparison takes.
+SECRET_NAMES = re.compile(
+    r"(^|_)(tokens?|secret|password|nonce|cookie|csrf|digest|fingerprint|signature|verifier|at_hash|sealed)$"
+)
+#: Comparisons by `==` that tell nobody anything, and why.
+TELLS_NOTHING = {
+    "gateway/cli/inside.py: sluice.token == before": "whether one's own token was renewed",
+    "gateway/model/audit.py: row.get('hash') != digest(row)": "the chain is public: anybody computes it",
+    "gateway/core/sessions.py: earlier != digest": "of a request of the caller's own, by their key",
+}
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """By `hmac.compare_digest`, or found by their digest: `==` on what is called like a secret stands in the list."""
+    found = {
+        f"{relative(path)}: {ast.unparse(node)}"
+        for path in MODULES
+        if "tests" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(operation, ast.Eq | ast.NotEq) for operation in node.ops)
+        and not any(isinstance(side, ast.Constant) for side in (node.left, *node.comparators))
+        and ".c." not in ast.unparse(node.left)  # the database looks for a row
+        and any(SECRET_NAMES.search(_called(side)) for side in (node.left, *node.comparators))
+    }
+    assert found - set(TELLS_NOTHING) == set(), "hmac.compare_digest, or say above why it tells nothing"
+    assert set(TELLS_NOTHING) - found == set(), "these are gone: take them off the list"
+
+
+def _called(side: ast.expr) -> str:
+    """The name of what is compared: `nonce`, `kept.nonce`, `kept["nonce"]`, `kept.get("nonce")`, `nonce(kept)`."""
+    match side:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+            return name
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+            return name
+        case ast.Call(func=function):
+            return _called(function)
+    return ""
+
+
 def test_every_operation_that_changes_something_has_its_name_in_the_audit_log() -> None:
     operations = {
         operation["operationId"]

@@ -73,6 +73,36 @@ async def test_every_change_has_a_row_with_who_and_through_what(town: Town) -> N
         told = [row for row in await rows(town, action=wanted) if row.id > before]
         assert [(row.who, row.decision, row.outcome) for row in told] == [("admin", "allow", "done")], operation
         assert (told[0].request_id, told[0].origin) == (operation, "api")
+        assert told[0].policy in town.site.gateway.policies.current.rules, "a policy decided, and the row names it"
+
+
+#: What each person may not do, asked in this order, and the shipped policy that the denial and its row name.
+DENIED = [
+    ("ann", "POST", "/users", {"name": "x"}, "roles-service-accounts"),
+    ("may", "PATCH", "/projects/alpha", {"shares": []}, "roles-shares"),
+    ("ann", "PUT", "/projects/alpha/members/ann", {"role": "manager"}, "roles-managers"),
+    ("vic", "DELETE", "/projects/alpha/members/ann", None, "roles-managers"),
+    ("may", "PUT", "/projects/alpha/state", {"state": "archived"}, "roles-projects"),
+    ("ola", "PATCH", "/users/ann", {"admin": True}, "roles-administrators"),
+    ("ola", "PATCH", "/users/admin", {"title": "x"}, "roles-administrators"),
+    ("ola", "POST", "/tokens", {"name": "x", "user": "ann"}, "roles-own-tokens"),
+    ("ann", "PATCH", "/users/ann", {"unix": [{"cluster": "c", "name": "may"}]}, "roles-unix-users"),
+    ("ann", "POST", "/users/dee/onboarding", {"project": "alpha"}, "roles-users"),
+    ("ann", "POST", "/users/may/offboarding", {}, "roles-users"),
+]
+
+
+@pytest.mark.parametrize(("who", "method", "path", "body", "policy"), DENIED)
+async def test_a_denial_names_the_policy_in_answer_and_row(
+    town: Town, who: str, method: str, path: str, body: Any, policy: str
+) -> None:
+    answer = await town.ask(who, method, f"/api/v1{path}", body)
+    said = answer.json()
+    assert (answer.status_code, said["code"]) == (403, "policy_denied"), said
+    assert policy in {one["policy"] for one in said["policies"]}
+    assert said["hint"].startswith("Allowed: ")
+    told = await until_told(town, who=who, decision="deny")
+    assert told.policy == said["policy"]
 
 
 async def test_what_is_asked_of_a_session_that_runs_has_a_row(town: Town) -> None:

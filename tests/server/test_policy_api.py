@@ -2,13 +2,25 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.core import policies
 from gateway.core.policies import Policies
-from gateway.model.policy import CheckRequest, FileCheck
+from gateway.errors import Invalid, UserNotFound
+from gateway.model.policy import (
+    ACTIONS,
+    KEPT_ACTIONS,
+    PERSON_ACTIONS,
+    PROJECT_ACTIONS,
+    SESSION_ACTIONS,
+    CheckRequest,
+    FileCheck,
+)
+from gateway.model.project import NewProject
+from gateway.model.token import TokenRequest
 from gateway.model.user import NewUser
 from gateway.sdk import AsyncSluice
 from gateway.server.app import app
@@ -61,6 +73,43 @@ async def test_operators_check_as_anybody(sluice: AsyncSluice, site: Site) -> No
         asked = {"user": "bob", "action": action, "session": session.id}
         decision = await sluice.policies.check(CheckRequest.model_validate(asked))
         assert (decision.allowed, decision.by) == (False, "none")
+
+
+KEPT = {"secret": "hub"}, {"volume": "data"}, {"volume": "data", "place": {"path": "corpus"}}
+
+
+async def test_all_actions_can_be_asked_about(sluice: AsyncSluice, site: Site) -> None:
+    """Each of them, as an administrator and as somebody who has no part in anything; nothing comes of it."""
+    await sluice.users.create(NewUser(name="bob"))
+    await sluice.projects.create(NewProject(name="physics"))
+    token = (await sluice.tokens.create(TokenRequest(name="ci"))).id
+    session = (await site.create(name="mine")).id
+    create = {"request": {"recipe": "count", "project": "default"}}
+    questions: list[tuple[str, dict[str, Any]]] = [("create", create)]
+    questions += [(action, {"session": session}) for action in SESSION_ACTIONS if action != "create"]
+    questions += [(action, {**kept, "project": "physics"}) for action in KEPT_ACTIONS for kept in KEPT[:1]]
+    questions += [(action, {"on": "bob", "changes": ["admin"]}) for action in PERSON_ACTIONS]
+    questions += [(action, {"on": "physics", "member": "bob", "role": "manager"}) for action in PROJECT_ACTIONS]
+    questions += [("token.create", {"on": "admin", "days": 9}), ("token.revoke", {"on": token})]
+    assert {action for action, _ in questions} == {*ACTIONS}
+    for action, question in questions:
+        asked = {"action": action, **question}
+        mine = await sluice.policies.check(CheckRequest.model_validate(asked))
+        assert mine.allowed, (asked, mine)
+        if action != "create":  # who is in no project is told so before anything is decided
+            theirs = await sluice.policies.check(CheckRequest.model_validate({**asked, "user": "bob"}))
+            assert (theirs.allowed, bool(theirs.reasons)) == (False, True), (asked, theirs)
+    for kept in KEPT:  # one's own
+        for action in KEPT_ACTIONS:
+            assert (await sluice.policies.check(CheckRequest.model_validate({"action": action, **kept}))).allowed
+    assert [view.name for view in await sluice.users.list() if view.name not in {"admin", "bob"}] == []
+    assert (await sluice.secrets.list(), await sluice.volumes.list()) == ([], [])
+
+
+@pytest.mark.parametrize("action", ["stop", "set", "user.change", "project.change", "token.revoke", "create"])
+async def test_a_question_that_says_nothing_is_told_what_is_missing(sluice: AsyncSluice, action: str) -> None:
+    with pytest.raises((Invalid, UserNotFound), match="say "):
+        await sluice.policies.check(CheckRequest.model_validate({"action": action}))
 
 
 async def test_a_denial_is_a_403_that_names_the_policy(sluice: AsyncSluice, site: Site) -> None:

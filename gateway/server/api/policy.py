@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
-from gateway.core import admission
+from gateway.core import admission, checking
 from gateway.core.policies import schema_text
 from gateway.model.api import Page
 from gateway.model.policy import CheckRequest, Decision, FileCheck, PolicyPage, PolicyProblem
@@ -31,7 +31,7 @@ async def schema(caller: Caller) -> PlainTextResponse:
 @router.post("/check", operation_id="checkPolicy", summary="Would it be allowed?", responses=problems(404, 409, 422))
 async def check(gateway: Gw, caller: Caller, question: CheckRequest) -> Decision:
     """The decision and the policies that make it; nothing is done."""
-    return await admission.check(gateway, caller, question)
+    return await checking.check(gateway, caller, question)
 
 
 @router.post("/validate", operation_id="validatePolicies", summary="Look at a file of policies")
