@@ -42,7 +42,8 @@ def rows() -> Iterator[Row]:
         request = policy_question.request(caller, "create", subject, NOW, hour=None, weekday=None)
         kept = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
         entities = kept.with_added_json_str(policy_question.passing(subject))
-        cedar, number = chosen.current.cedar, len(chosen.current.rules)
+        rules = chosen.current.rules.values()
+        cedar, number = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in rules)), len(rules)
         for clock, name in ((time.perf_counter, "wall"), (time.thread_time, "CPU")):
             ours = _taken(clock, lambda: chosen.decide(caller, "create", subject, NOW))
             raw = _taken(clock, lambda: cedarpy.is_authorized(request, cedar, entities))

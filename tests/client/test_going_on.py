@@ -112,7 +112,7 @@ async def expired(place: Place, who: Somebody) -> None:
     del place, who
 
 
-WAYS = {revoked: 30.0, switched_off: 30.0, removed: 30.0, expired: 30 / 86400}
+WAYS: dict[Way, float] = {revoked: 30.0, switched_off: 30.0, removed: 30.0, expired: 30 / 86400}
 """With how long the token is good, in days: in the last case seconds, in which the answers have to begin."""
 
 

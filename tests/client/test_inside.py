@@ -251,10 +251,10 @@ async def test_who_may_not_be_in_there_any_more_is_put_out(job: Job, way: Way, c
             await terminal.send(b'\x03{"start": {"argv": ["sh", "-c", "echo up; exec sleep 600"]}}')
             heard = b""
             while b"up\n" not in heard:
-                heard += bytes(await terminal.recv())
+                heard += await terminal.recv(decode=False)
             assert await opened.recv() == b'\x03{"open": true}'
             await way(job, made.id)
-            said = [bytes(message) async for message in terminal]
+            said = [message async for message in terminal]
             await opened.wait_closed()
     assert json.loads(said[-1][1:])["code"] == code
 

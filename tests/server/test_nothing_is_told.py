@@ -171,6 +171,7 @@ async def wrong_values(place: Place) -> None:
             more = {"Idempotency-Key": "k", "name": name}
             statuses.add(await place.ask("POST", "/api/v1/sessions", {**good, "name": "one"}, **who, **more))
         statuses.add(await place.ask("POST", "/api/v1/sessions", {**good, "name": "one"}, **who))
+    statuses.add(await place.ask("PUT", "/api/v1/secrets/hub", {"value": VALUE * 60_000}, **ann))
     assert {401, 403, 404, 409, 413, 422} <= statuses, statuses
 
 

@@ -113,7 +113,7 @@ async def test_a_question_that_says_nothing_is_told_what_is_missing(sluice: Asyn
 
 
 async def test_a_denial_is_a_403_that_names_the_policy(sluice: AsyncSluice, site: Site) -> None:
-    async with httpx.AsyncClient(headers=site.auth) as client:
+    async with httpx.AsyncClient(headers=site.auth, timeout=60) as client:
         body = {"recipe": "count", "resources": {"nodes": 3}}
         answer = await client.post(f"{sluice.url}/api/v1/sessions", json=body)
     problem = answer.json()
