@@ -46,6 +46,7 @@ acceptance: $(READY) ## The long runs: vLLM and PyTorch in real jobs
 
 chaos: $(READY) ## Break things on real clusters, see that nothing is lost; FAULTS="a b" plays some, see docs/reference/faults.md
 	$(BIN)/python -m tests.faults.run $(FAULTS)
+	$(if $(FAULTS),,$(BIN)/python -m tests.faults.plane)
 
 bench: $(READY) ## Measure against the raw thing; prints a table, writes .benchmarks/
 	$(BIN)/python -m benchmarks.run

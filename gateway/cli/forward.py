@@ -104,8 +104,10 @@ class _Tunnels:
                 await _splice(reader, writer, socket)
         except SluiceError as error:
             output.note(f"Port {self._port}: {error.message}")
-        except (ConnectionClosed, OSError):
-            pass  # either side has gone
+        except ConnectionClosed:
+            output.note(f"Port {self._port}: the connection ended with its job; new ones go to the next.")
+        except OSError:
+            pass  # who connected here has gone
         finally:
             with suppress(OSError):
                 writer.close()

@@ -1,7 +1,11 @@
 """One connection to a session's agent. It moves bytes; what they mean is its user's business."""
 
 import asyncio
+import errno
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, cast
 
 #: What an agent says in place of its service, which got nothing of the request (`gateway.agent.refusal`).
@@ -9,6 +13,16 @@ REFUSAL = b"HTTP/1.1 503 Not Taken\r\n"
 DRAINING = REFUSAL + b"x-sluice-agent: draining\r\n"
 HIGH_WATER = 1 << 18
 LOW_WATER = 1 << 16
+#: How a connection asks the node's own kernel whether it is there: every second, and twice in vain is no. Streams are
+#: given longer (`gateway.network.agents`), as a link may come back.
+_WATCH = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2), (socket.TCP_USER_TIMEOUT, 0))
+_WAIT = (
+    (socket.TCP_KEEPIDLE, 10),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 25_000),
+)
+_NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
 class User(Protocol):
@@ -29,10 +43,22 @@ class User(Protocol):
 class Connection(asyncio.Protocol):
     """The protocol of one connection. `on_lost` is called when it ends while nobody uses it.
 
-    `told`: the agent said, unasked, that it takes nothing more.
+    `told`: the agent said, unasked, that it takes nothing more. `watches`: it finds out within three seconds that the
+    node is gone; `vanished`: it did.
     """
 
-    __slots__ = ("_on_lost", "_paused", "_transport", "alive", "idle_since", "told", "used", "user")
+    __slots__ = (
+        "_on_lost",
+        "_paused",
+        "_transport",
+        "alive",
+        "idle_since",
+        "told",
+        "used",
+        "user",
+        "vanished",
+        "watches",
+    )
 
     def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
         self._on_lost = on_lost
@@ -40,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self.user: User | None = None
         self.alive = False
-        self.used = self.told = False
+        self.used = self.told = self.watches = self.vanished = False
         self.idle_since = 0.0
 
     # What the transport says
@@ -61,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._ended("the service closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER
         self._ended(f"the connection broke: {exc}" if exc else "the service closed the connection")
 
     def pause_writing(self) -> None:
@@ -87,6 +114,17 @@ class Connection(asyncio.Protocol):
         if self.alive and self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+    def watch(self, *, on: bool) -> None:
+        """Watch over the node while it waits, or (for an answer that goes on) no more. Other ways have their own."""
+        self.watches = on
+        plain = self._transport.get_extra_info("socket")
+        if plain is None or plain.family not in {socket.AF_INET, socket.AF_INET6}:
+            return
+        # It may be closing; and uvloop's own object takes no options.
+        with suppress(OSError), socket.socket(fileno=os.dup(plain.fileno())) as connection:
+            for option, value in _WATCH if on else _WAIT:
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def abort(self) -> None:
         """Close at once; the agent sees it, and so does the service."""

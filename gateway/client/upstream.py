@@ -64,6 +64,8 @@ class Upstream:
     def take(self) -> Connection | None:
         """A connection that is open, the one used last."""
         found = self._idle.pop() if self._idle else self._fresh.pop() if self._fresh else None
+        if found is not None and found.watches:
+            found.watch(on=False)  # an answer may go on while its link is away for some seconds
         if not self._idle:
             self._warm()
         return found
@@ -71,8 +73,8 @@ class Upstream:
     async def open(self, *, fresh: bool = True) -> Connection:
         """A new connection; without `fresh` also one that came free meanwhile. EndpointUnavailable."""
         async with self._shaking:
-            if self._idle and not fresh:
-                return self._idle.pop()
+            if self._idle and not fresh and (found := self.take()) is not None:
+                return found
             try:
                 connection = await self._path.connect(self.endpoint, lambda: Connection(self._lost))
             except EndpointUnavailable:
@@ -142,6 +144,9 @@ class Upstream:
         for waiting in (self._idle, self._fresh):
             while self._open > spare and waiting and waiting[0].idle_since < now - IDLE_SECONDS:
                 waiting.pop(0).abort()
+        first = next((connection for waiting in (self._fresh, self._idle) for connection in waiting), None)
+        if first is not None and not first.watches:  # those that are taken last
+            first.watch(on=True)
         self._warm()
 
     # Within
@@ -207,7 +212,9 @@ class Upstream:
         """A connection ended while it waited: often just so, but it is also how the end of a job looks."""
         if connection.told:
             self.refuses()
-        elif not connection.used and connection.idle_since > self._loop.time() - UNWANTED_SECONDS:
+        elif connection.vanished or (
+            not connection.used and connection.idle_since > self._loop.time() - UNWANTED_SECONDS
+        ):
             self.failed()
         waiting = self._idle if connection.used else self._fresh
         if connection in waiting:

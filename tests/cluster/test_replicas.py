@@ -1,6 +1,7 @@
 """Several real jobs of one session: nobody who calls it notices that it is renewed, scaled, or that a job is killed."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,14 @@ def moved(product: Product, name: str, attempt: int) -> Job:
         within=180,
     )
     return found[0]
+
+
+def endpoints(product: Product, state: str) -> int:
+    """How many the data plane has in this state."""
+    auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
+    text = httpx.get(f"{product.url}/api/v1/metrics", headers=auth, timeout=30).text
+    found = re.search(rf'^sluice_proxy_endpoints\{{state="{state}"\}} (\d+)', text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +202,22 @@ def test_a_drained_node_and_a_preemption_that_is_announced_cost_no_request(produ
     assert callers.failed == []
     assert phases(product, "moves").count("ready") == 1
     assert product.sluice("stop", "moves", "--wait").returncode == 0
+
+
+def test_a_node_that_vanishes_without_a_word_gets_no_requests_and_comes_back(product: Product) -> None:
+    words = ("launch", "several", "-p", "alias=far", "--name", "far", "--replicas", "2", "--cpus", "9")
+    done = product.sluice(*words, "--wait")
+    assert done.returncode == 0, done.stderr
+    until(lambda: jobs(product, "far"), lambda found: ready(found) == [1, 2])
+    assert {job["nodes"] for job in jobs(product, "far")} == {"node1", "node2"}
+    until(lambda: endpoints(product, "failing"), lambda number: number == 0)
+    product.cluster.cut_link("node2")
+    try:
+        until(lambda: endpoints(product, "failing"), lambda number: number == 1)
+        with called(product, "far") as callers:
+            until(lambda: callers.answered, lambda now: now > 5)
+        assert callers.failed == []
+    finally:
+        product.cluster.restore_link("node2")
+    until(lambda: endpoints(product, "failing"), lambda number: number == 0)
+    assert product.sluice("stop", "far", "--wait").returncode == 0

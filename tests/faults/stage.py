@@ -62,6 +62,7 @@ class Server:
     port: int
     environment: dict[str, str]
     log: Path
+    role: Literal["server", "client"] = "server"
     starts: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     _keeper: "asyncio.Task[None] | None" = None
@@ -81,7 +82,7 @@ class Server:
         while True:
             with self.log.open("ab") as out:
                 self.process = subprocess.Popen(
-                    [*command, "serve", "server", "--port", str(self.port)],
+                    [*command, "serve", self.role, "--port", str(self.port)],
                     env=self.environment,
                     stdout=out,
                     stderr=out,
@@ -235,7 +236,8 @@ async def until_alive(server: Server, within: float = 180.0) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
         while True:
             try:
-                if (await client.get(f"{server.url}/api/v1/health/live")).is_success:
+                below = "/api/v1" if server.role == "server" else ""
+                if (await client.get(f"{server.url}{below}/health/live")).is_success:
                     return
             except httpx.TransportError:
                 pass
