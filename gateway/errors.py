@@ -18,6 +18,8 @@
     │   ├── TokenNotFound
     │   ├── SecretNotFound
     │   ├── VolumeNotFound
+    │   ├── FileNotFound
+    │   ├── TaskNotFound
     │   └── ImageMissing         the recipe's image is not on the cluster yet
     ├── Conflict                 it is not in a state for that
     │   ├── NotReady             the session has no endpoint now
@@ -135,6 +137,14 @@ class SecretNotFound(NotFound):
 
 class VolumeNotFound(NotFound):
     code = "volume_not_found"
+
+
+class FileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class TaskNotFound(NotFound):
+    code = "task_not_found"
 
 
 class ImageMissing(NotFound):

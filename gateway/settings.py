@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.errors import ClusterNotFound, SettingsInvalid
+from gateway.model.task_settings import TaskSettings
 
 ENV_PREFIX = "SLUICE_"
 ENV_SEPARATOR = "__"
@@ -356,6 +357,7 @@ class Settings(Section):
     policy: PolicySettings = Field(PolicySettings(), description="Who may do what, as the site says it.")
     serve: ServeSettings = Field(ServeSettings(), description="Addresses, ports and logs of the services.")
     proxy: ProxySettings = Field(ProxySettings(), description="The data plane.")
+    tasks: TaskSettings = Field(TaskSettings(), description="Files, and batches of requests.")
     reconcile: ReconcileSettings = Field(ReconcileSettings(), description="The reconcile loop.")
     identity: IdentitySettings = Field(IdentitySettings(), description="Who may come in, and as whom.")
     secrets: SecretsSettings = Field(SecretsSettings(), description="How secrets are kept.")

@@ -116,6 +116,7 @@ async def a_site(
     *,
     identity: Mapping[str, Any] | None = None,
     proxy: Mapping[str, Any] | None = None,
+    tasks: Mapping[str, Any] | None = None,
     policies: Sequence[Path] = (),
     cluster: Mapping[str, Any] | None = None,
     way: Way | None = None,
@@ -133,7 +134,9 @@ async def a_site(
         "clusters": {"c": {**places, **(cluster or {})}},
         "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
-    settings = Settings.model_validate({**values, "identity": identity or {}, "proxy": proxy or {}})
+    settings = Settings.model_validate(
+        {**values, "identity": identity or {}, "proxy": proxy or {}, "tasks": tasks or {}}
+    )
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
     connected = Cluster(
         name="c",

@@ -9,7 +9,7 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.client import inside
+from gateway.client import batches, inside
 from gateway.client.cookies import Cookies
 from gateway.client.limits import Limits
 from gateway.client.loads import Loads
@@ -65,7 +65,8 @@ async def _wake(gateway: Gateway, session_id: str) -> bool:
 
 def parts(gateway: Gateway) -> list[Part]:
     """The data plane as parts of a frame."""
-    return [part(plane_of(gateway)), inside.part(gateway, paths_of(gateway))]
+    plane = plane_of(gateway)
+    return [part(plane), inside.part(gateway, paths_of(gateway)), batches.part(gateway, plane)]
 
 
 def part(plane: Plane) -> Part:

@@ -178,6 +178,13 @@ class Limits:
             self._reported()
         return ticket
 
+    def room(self, routes: Sequence[Route]) -> bool:
+        """Whether one more request would be answered now, and keep nobody waiting."""
+        slots = sum(map(self._slots, routes))
+        keys = [routes[0].id] if len(routes) == 1 else [f"model:{routes[0].model}", *(route.id for route in routes)]
+        doors = [door for key in keys if (door := self._doors.get(key)) is not None]
+        return not any(door.waiting for door in doors) and sum(door.inside for door in doors) < slots
+
     def waiting(self, session: str) -> int:
         """Requests in line for a session."""
         door = self._doors.get(session)

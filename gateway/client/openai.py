@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 PREFIX = b"/v1"
 MODELS = b"/v1/models"
+#: These are answered by the ASGI application of the same process (`gateway.client.batches`).
+FILES, BATCHES = "/v1/files", "/v1/batches"
+_ELSEWHERE = (f"{FILES}/".encode(), f"{BATCHES}/".encode())
+_EXACTLY = (FILES.encode(), BATCHES.encode())
 #: The paths that reach a model server, and what it calls them.
 CALLS: Mapping[bytes, bytes] = {
     b"/v1/chat/completions": b"/v1/chat/completions",
@@ -67,7 +71,9 @@ class OpenAi:
     browser = False
 
     def owns(self, head: RequestHead) -> bool:
-        return head.path.startswith(b"/v1/") or head.path == PREFIX
+        path = head.path
+        ours = path.startswith(b"/v1/") or path == PREFIX
+        return ours and not (path in _EXACTLY or path.startswith(_ELSEWHERE))
 
     def route(self, head: RequestHead) -> str:
         if head.path in CALLS:
@@ -77,23 +83,7 @@ class OpenAi:
     def render(self, error: SluiceError, where: Mapping[str, str], head: RequestHead | None) -> Response:
         """An error as OpenAI's clients expect it."""
         del head
-        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), status_of(type(error)))
-        kind = next((word for parent, word in _TYPES.items() if isinstance(error, parent)), "server_error")
-        said = {
-            "message": f"{error.message}. {error.hint}" if error.hint else error.message,
-            "type": kind,
-            "param": error.details.get("param"),
-            "code": error.details.get("code", error.code),
-            "request_id": where.get("request_id", ""),
-        }
-        response = JSONResponse({"error": said}, error.details.get("status", status))
-        if error.retryable:
-            response.headers["Retry-After"] = str(error.details.get("retry_after", RETRY_AFTER))
-        if isinstance(error, Unauthenticated):
-            response.headers["WWW-Authenticate"] = CHALLENGE
-        if allow := error.details.get("allow"):
-            response.headers["Allow"] = allow
-        return response
+        return render(error, where)
 
     def redeem(self, plane: "Plane", front: "Front", head: RequestHead) -> None:
         """Nobody is let in by a link here."""
@@ -130,6 +120,27 @@ class OpenAi:
         if not frame.done and not data:
             front.welcome(head)
         Whole(front, frame, MAX_BODY, call.decide).start(data)
+
+
+def render(error: SluiceError, where: Mapping[str, str]) -> Response:
+    """An error as OpenAI's clients expect it."""
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), status_of(type(error)))
+    kind = next((word for parent, word in _TYPES.items() if isinstance(error, parent)), "server_error")
+    said = {
+        "message": f"{error.message}. {error.hint}" if error.hint else error.message,
+        "type": kind,
+        "param": error.details.get("param"),
+        "code": error.details.get("code", error.code),
+        "request_id": where.get("request_id", ""),
+    }
+    response = JSONResponse({"error": said}, error.details.get("status", status))
+    if error.retryable:
+        response.headers["Retry-After"] = str(error.details.get("retry_after", RETRY_AFTER))
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = CHALLENGE
+    if allow := error.details.get("allow"):
+        response.headers["Allow"] = allow
+    return response
 
 
 class _Call:

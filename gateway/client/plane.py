@@ -31,6 +31,8 @@ from gateway.web.metrics import CONNECTIONS, ENDPOINTS, TOKENS
 from gateway.web.refusals import Wanted
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from gateway.web.caller import Identity
 
 log = structlog.get_logger(__name__)
@@ -96,6 +98,8 @@ class Plane:
         self.identity: Identity
         self.door: Door
         self.fronts: set[Front] = set()
+        self.opened = asyncio.Event()  # its connections are accepted
+        self.collectors: list[Collector] = []  # what others in this process count
         self._services = services
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%b-%x" % (prefix, number) for number in itertools.count(1))
@@ -118,6 +122,9 @@ class Plane:
             endpoints.labels(state).set_function(partial(self._ranked, rank))
         for service in self._services:
             web.metrics.in_flight.labels(service.name).set_function(partial(self._in_flight, service.name))
+        for collector in self.collectors:
+            registry.register(collector)
+        self.opened.set()
         return lambda server: Front(self, server)
 
     def _in_flight(self, name: str) -> int:

@@ -119,7 +119,7 @@ class Preface:
         """What is written when its answer is whole."""
         if self._error is not None:
             body = b"".join(self._error)
-            return self.error(_dechunked(body) if self._chunked else body)
+            return self.error(dechunked(body) if self._chunked else body)
         return LAST_CHUNK if self._wraps else b""
 
 
@@ -130,7 +130,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _dechunked(body: bytes) -> bytes:
+def dechunked(body: bytes) -> bytes:
     """What is in the chunks of a body that is whole."""
     pieces, at = [], 0
     while size := int(body[at : (end := body.index(b"\r\n", at))].partition(b";")[0], 16):

@@ -15,6 +15,7 @@ _RULES = (
     (r"\bAsync(?=[A-Z])", ""),
     (r"\b__a(?=(enter|exit|iter|next)__)", "__"),
     (r"\baiter_lines\b", "iter_lines"),
+    (r"\baiter_bytes\b", "iter_bytes"),
     (r"\baread\b", "read"),
     (r"\baclosing\b", "closing"),
     (r"\baclose\b", "close"),

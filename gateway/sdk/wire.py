@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -39,15 +39,23 @@ _BY_STATUS: dict[int, type[SluiceError]] = {
 """For answers that are not ours: a proxy in between, say. Ours carry a code."""
 
 
+class Content(Protocol):
+    """A body that is sent as it is, and may be sent again."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """From its beginning."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request. `repeatable`: sending it twice is as good as once, so it may be tried again."""
+    """One request. `content`: its body, if that is no JSON. `repeatable`: sending it twice is as good as once, so it may be tried again."""
 
     method: str
     path: str
     params: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    content: "Content | None" = None
     repeatable: bool = False
     good: frozenset[int] = frozenset()
     """Statuses above 399 that answer the call all the same."""

@@ -24,6 +24,7 @@ from gateway.server.api import (
     recipes,
     secrets,
     sessions,
+    tasks,
     tokens,
     users,
     volumes,
@@ -38,8 +39,10 @@ from gateway.web.openapi import Api
 PREFIX = "/api/v1"
 OPEN = frozenset({f"{PREFIX}/health/live", f"{PREFIX}/auth", f"{PREFIX}/auth/munge", f"{PREFIX}/auth/session"})
 _PEOPLE = tuple(f"{PREFIX}/{place}" for place in ("users", "projects", "tokens", "secrets", "volumes"))
+_TASKS = f"{PREFIX}/tasks"
 _TAGS = [
     {"name": "sessions", "description": "Start recipes and use what they give: life cycle, scripts, logs."},
+    {"name": "tasks", "description": "Batches of requests to a session: JSONL in, JSONL out, in order."},
     {"name": "events", "description": "What happens to sessions, pushed as it happens; readers resume by id."},
     {"name": "recipes", "description": "The catalogue: what can be started, and with which parameters."},
     {"name": "images", "description": "The container images of the recipes, as they are on the clusters."},
@@ -63,7 +66,7 @@ def routes() -> Api:
     """The routes of /api/v1 without a gateway: what OpenAPI describes."""
     app = api(title="Sluice", prefix=PREFIX, description=_DESCRIPTION, tags=_TAGS, open_paths=OPEN)
     people = me, auth, tokens, projects, users, secrets, volumes, policy, audit
-    for module in (recipes, sessions, logs, events, images, clusters, *people, health, metrics):
+    for module in (recipes, sessions, tasks, logs, events, images, clusters, *people, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
     return app
 
@@ -75,6 +78,8 @@ def needs(method: str, path: str) -> Scope | None:
     if path.startswith(_PEOPLE) and method not in SAFE:
         # A token may revoke itself, whatever it is good for: the use case looks.
         return None if method == "DELETE" and path.startswith(f"{PREFIX}/tokens/") else Scope.ADMIN
+    if path == _TASKS or path.startswith(f"{_TASKS}/"):
+        return Scope.INFERENCE
     if path.startswith(f"{PREFIX}/policies"):
         return Scope.READ  # a question changes nothing, also where it is too long for an address
     return read_or_write(method, path)
@@ -113,6 +118,7 @@ def part(gateway: Gateway) -> Part:
         app=Quick(app, app.state.reading, PREFIX),
         open=OPEN,
         guarded=frozenset({f"{PREFIX}/auth/munge", f"{PREFIX}/auth/session"}),
+        streams=lambda path: path == _TASKS,
         browser=lambda path: path.startswith(pages),
         lifespan=lifespan,
         check=check,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -258,6 +259,95 @@ openings = Table(
     Column("owner", String(255), nullable=False),
     Column("token", String(26)),
     Column("expires_at", UtcDateTime, nullable=False),
+)
+
+#: What tasks read and write. With a `task`, the content is that part of the task's results.
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("project", String(63)),
+    Column("session", String(26)),
+    Column("purpose", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("task", ForeignKey("tasks.id", ondelete="CASCADE"), index=True),
+    Column("part", String(16)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("touched_at", UtcDateTime, nullable=False, index=True),
+    Index(None, "owner", "id"),
+)
+
+#: The content of files, in pieces of one size but for the last.
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("file_id", ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("user_id", String(26), nullable=False),
+    Column("token", String(26)),
+    Column("origin", String(16), nullable=False),
+    Column("project", String(63)),
+    Column("session", String(26)),
+    Column("endpoint", String(63), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("outcome", String(16)),
+    Column("total", Integer),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("concurrency", Integer),
+    Column("input_file", String(63), nullable=False),
+    Column("output_file", String(63)),
+    Column("error_file", String(63)),
+    Column("about", JSON, nullable=False),
+    Column("faults", JSON, nullable=False),
+    Column("window", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("cancelled_at", UtcDateTime),
+    Column("finalized_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    # who works on it: a lease, as those of clusters are
+    Column("holder", String(63), nullable=False, server_default=""),
+    Column("term", BigInteger, nullable=False, server_default="0"),
+    Column("renewals", BigInteger, nullable=False, server_default="0"),
+    Column("idempotency_key", String(255)),
+    Column("idempotency_digest", String(64)),
+    UniqueConstraint("owner", "idempotency_key"),
+    Index(None, "owner", "id"),
+)
+Index("ix_tasks_live", tasks.c.id, sqlite_where=~tasks.c.ended, postgresql_where=~tasks.c.ended)
+
+#: One row a line that is done: the key is why no line can have two. `at` and `own_at` are where its result begins
+#: among all results, and among those of its kind, once the task has ended.
+task_results = Table(
+    "task_results",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("ok", Boolean, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("at", BigInteger),
+    Column("own_at", BigInteger),
+    Column("body", LargeBinary, nullable=False),
+    Index(None, "task_id", "at"),
+    Index(None, "task_id", "ok", "own_at"),
 )
 
 #: Rows are added, and the database itself refuses to change or take any (see the migration).

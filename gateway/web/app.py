@@ -121,7 +121,8 @@ class Part:
     """One service in the frame: the paths that are its own, and what holds for them.
 
     `open`: paths that need no token; `guarded`: those among them where one says who one is. `browser`: paths where
-    a browser may show the token as a password. `max_body`: bytes; None for services that stream. `headers`: whether
+    a browser may show the token as a password. `max_body`: bytes; None for services that stream; `streams`: paths whose
+    bodies are read piece by piece, within bounds of their own. `headers`: whether
     the frame adds security headers. `shared`: whether pages of allowed origins may read its answers. `lifespan`:
     what runs beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`:
     what a token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the
@@ -135,6 +136,7 @@ class Part:
     guarded: frozenset[str] = frozenset()
     browser: Callable[[str], bool] = _no
     max_body: int | None = MAX_BODY
+    streams: Callable[[str], bool] = _no
     headers: bool = True
     shared: bool = True
     render: Renderer = as_problem
@@ -225,7 +227,8 @@ class Web:
                 await answer(scope, receive, self._sending(exchange, send))
                 return
             await self._admit(exchange)
-            body = _bounded(scope, receive, part.max_body) if part.max_body is not None else receive
+            most = None if part.streams(scope["path"]) else part.max_body
+            body = _bounded(scope, receive, most) if most is not None else receive
             await part.app(scope, body, self._sending(exchange, send))
         except SluiceError as error:
             scope["state"]["refused"] = error

@@ -55,7 +55,14 @@ ENDPOINTS = Described(
     "Endpoints of sessions by state: fit, draining, failing (no connection, or bad answers), refusing (ending).",
     ("state",),
 )
-PROXY = (TOKENS, CONNECTIONS, ENDPOINTS)
+LINES = Described(
+    "sluice_task_lines",
+    "counter",
+    "Lines of batches by outcome: answered, failed, again (asked again, because no answer came, or a bad one).",
+    ("outcome",),
+)
+WORKING = Described("sluice_tasks_working", "gauge", "Tasks that this process works on.")
+PROXY = (TOKENS, CONNECTIONS, ENDPOINTS, LINES, WORKING)
 
 RPCS = Described(
     "sluice_slurm_rpcs",

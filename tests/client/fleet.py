@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from gateway.client import batches
 from gateway.client.app import part, plane_of
 from gateway.client.plane import Plane
 from gateway.client.routes import Route
@@ -129,11 +130,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def a_fleet(folder: Path, proxy: Mapping[str, Any] | None = None) -> AsyncIterator[Fleet]:
+async def a_fleet(
+    folder: Path, proxy: Mapping[str, Any] | None = None, tasks: Mapping[str, Any] | None = None
+) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(folder, proxy=proxy))
+        site = await stack.enter_async_context(a_site(folder, proxy=proxy, tasks=tasks))
         data = plane_of(site.gateway)
-        web = Web([part(data)], open_callers(site.gateway))
+        web = Web([part(data), batches.part(site.gateway, data)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=60))
         made = Fleet(site, url, http, folder, data, web)

@@ -29,6 +29,7 @@ from gateway.sdk._async.audit import AsyncAudit
 from gateway.sdk._async.people import AsyncProjects, AsyncSecrets, AsyncTokens, AsyncUsers
 from gateway.sdk._async.policies import AsyncPolicies
 from gateway.sdk._async.session import AsyncSession, follow_events, openai_client
+from gateway.sdk._async.tasks import AsyncTasks
 from gateway.sdk._async.transport import AsyncTransport
 from gateway.sdk._async.volumes import AsyncVolumes
 from gateway.sdk.trust import Ca
@@ -64,6 +65,7 @@ class AsyncSluice:
         self.users = AsyncUsers(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.volumes = AsyncVolumes(self._transport)
+        self.tasks = AsyncTasks(self._transport)
         self.policies = AsyncPolicies(self._transport)
         self.audit = AsyncAudit(self._transport)
 

@@ -86,7 +86,12 @@ class AsyncTransport:
     async def _once(self, call: Call) -> httpx.Response:
         try:
             response = await self.http.request(
-                call.method, wire.API + call.path, params=call.params, json=call.body, headers=call.headers
+                call.method,
+                wire.API + call.path,
+                params=call.params,
+                json=call.body,
+                content=_sent(call.content) if call.content is not None else None,
+                headers=call.headers,
             )
         except httpx.TransportError as error:
             lost = wire.unreachable(self.url, error)
@@ -132,6 +137,24 @@ class AsyncTransport:
         except httpx.TransportError as error:
             raise wire.unreachable(self.url, error) from error
 
+    async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
+        """A long answer as it comes; sent once. Unavailable if it breaks off."""
+        try:
+            async with self.http.stream(
+                call.method,
+                wire.API + call.path,
+                params=call.params,
+                headers={"Accept": "*/*", "Accept-Encoding": "identity", **call.headers},
+            ) as response:
+                if response.is_error and response.status_code not in call.good:
+                    await response.aread()
+                    raise wire.problem(response)
+                if response.is_success:
+                    async for piece in response.aiter_bytes():
+                        yield piece
+        except httpx.TransportError as error:
+            raise wire.unreachable(self.url, error) from error
+
     async def stream(self, call: Call, *, read_timeout: float | None) -> AsyncGenerator[ServerEvent | None, None]:
         """The server-sent events that answer a call, sent once to its path as it stands."""
         lines = EventLines()
@@ -154,3 +177,8 @@ class AsyncTransport:
                         yield event
         except httpx.TransportError as error:
             raise wire.unreachable(self.url, error) from error
+
+
+async def _sent(content: wire.Content) -> AsyncGenerator[bytes, None]:
+    for piece in content.pieces():
+        yield piece

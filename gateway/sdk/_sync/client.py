@@ -30,6 +30,7 @@ from gateway.sdk._sync.audit import Audit
 from gateway.sdk._sync.people import Projects, Secrets, Tokens, Users
 from gateway.sdk._sync.policies import Policies
 from gateway.sdk._sync.session import Session, follow_events, openai_client
+from gateway.sdk._sync.tasks import Tasks
 from gateway.sdk._sync.transport import Transport
 from gateway.sdk._sync.volumes import Volumes
 from gateway.sdk.trust import Ca
@@ -65,6 +66,7 @@ class Sluice:
         self.users = Users(self._transport)
         self.secrets = Secrets(self._transport)
         self.volumes = Volumes(self._transport)
+        self.tasks = Tasks(self._transport)
         self.policies = Policies(self._transport)
         self.audit = Audit(self._transport)
 

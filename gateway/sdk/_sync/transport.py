@@ -87,7 +87,12 @@ class Transport:
     def _once(self, call: Call) -> httpx.Response:
         try:
             response = self.http.request(
-                call.method, wire.API + call.path, params=call.params, json=call.body, headers=call.headers
+                call.method,
+                wire.API + call.path,
+                params=call.params,
+                json=call.body,
+                content=_sent(call.content) if call.content is not None else None,
+                headers=call.headers,
             )
         except httpx.TransportError as error:
             lost = wire.unreachable(self.url, error)
@@ -131,6 +136,23 @@ class Transport:
         except httpx.TransportError as error:
             raise wire.unreachable(self.url, error) from error
 
+    def pieces(self, call: Call) -> Generator[bytes, None, None]:
+        """A long answer as it comes; sent once. Unavailable if it breaks off."""
+        try:
+            with self.http.stream(
+                call.method,
+                wire.API + call.path,
+                params=call.params,
+                headers={"Accept": "*/*", "Accept-Encoding": "identity", **call.headers},
+            ) as response:
+                if response.is_error and response.status_code not in call.good:
+                    response.read()
+                    raise wire.problem(response)
+                if response.is_success:
+                    yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise wire.unreachable(self.url, error) from error
+
     def stream(self, call: Call, *, read_timeout: float | None) -> Generator[ServerEvent | None, None, None]:
         """The server-sent events that answer a call, sent once to its path as it stands."""
         lines = EventLines()
@@ -153,3 +175,7 @@ class Transport:
                         yield event
         except httpx.TransportError as error:
             raise wire.unreachable(self.url, error) from error
+
+
+def _sent(content: wire.Content) -> Generator[bytes, None, None]:
+    yield from content.pieces()
