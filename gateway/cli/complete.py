@@ -33,6 +33,13 @@ def any_sessions(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return _offer("/sessions?limit=200", incomplete, lambda item: f"{item['recipe']}, {item['phase']}")
 
 
+def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Ids of tasks."""
+    del ctx, param
+    found = {str(item["id"]): f"{item['phase']}, {item['completed']} lines" for item in _items("/tasks?limit=100")}
+    return [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]
+
+
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of recipes."""
     del ctx, param

@@ -19,6 +19,7 @@ SECTIONS = {
         "wait": Entry("gateway.cli.wait:wait", "Wait until a session is ready or has ended."),
         "chat": Entry("gateway.cli.chat:chat", "Talk to a model that a session serves."),
         "bench": Entry("gateway.cli.bench:bench", "Measure how fast a session answers."),
+        "batch": Entry("gateway.cli.batch:batch", "Ask a session many things: JSONL in, JSONL out."),
         "open": Entry("gateway.cli.open:open_", "Open a session's pages in a browser."),
         "exec": Entry("gateway.cli.exec:exec_", "Run a command in a running session's job."),
         "shell": Entry("gateway.cli.exec:shell", "Open a shell in a running session's job."),

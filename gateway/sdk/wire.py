@@ -48,7 +48,10 @@ class Content(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request. `content`: its body, if that is no JSON. `repeatable`: sending it twice is as good as once, so it may be tried again."""
+    """One request. `content`: its body, if that is no JSON.
+
+    `repeatable`: sending it twice is as good as once, so it may be tried again.
+    """
 
     method: str
     path: str

@@ -78,7 +78,11 @@ class Tasks:
         self._transport.send(wire.Call(method="DELETE", path=_task(task_id)))
 
     def wait(
-        self, task_id: str, *, timeout: float | None = None, on_change: Callable[[TaskView], None] | None = None
+        self,
+        task_id: str,
+        *,
+        timeout: float | None = None,
+        on_change: Callable[[TaskView], None] | None = None,
     ) -> TaskView:
         """Until it has ended, also over restarts of the gateway. TimedOut after `timeout` seconds; the task goes on."""
         until = time.monotonic() + timeout if timeout is not None else None
