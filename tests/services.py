@@ -117,6 +117,7 @@ async def a_site(
     identity: Mapping[str, Any] | None = None,
     proxy: Mapping[str, Any] | None = None,
     tasks: Mapping[str, Any] | None = None,
+    database: str | None = None,
     policies: Sequence[Path] = (),
     cluster: Mapping[str, Any] | None = None,
     way: Way | None = None,
@@ -135,7 +136,7 @@ async def a_site(
         "reconcile": {"poll_seconds": 0.1, "busy_poll_seconds": 0.05, **reconcile},
     }
     settings = Settings.model_validate(
-        {**values, "identity": identity or {}, "proxy": proxy or {}, "tasks": tasks or {}}
+        {**values, "identity": identity or {}, "proxy": proxy or {}, "tasks": tasks or {}, "database_url": database}
     )
     token, pki, slurm = load_or_create(state), Pki(state), FakeSlurm()
     connected = Cluster(
@@ -147,12 +148,12 @@ async def a_site(
         way=way,
         agents=AgentChannel(AgentPath(lambda: pki.client().file, way=way)) if way is not None else None,
     )
-    database = Database(settings.database)
-    database.open()
+    opened = Database(settings.database)
+    opened.open()
     gateway = Gateway(
         settings=settings,
         instance="5e551075",
-        db=database,
+        db=opened,
         clusters={"c": connected},
         catalogue=Catalogue([recipes]),
         agents=AgentChannel(AgentPath(lambda: pki.client().file)),
@@ -162,7 +163,7 @@ async def a_site(
         policies=Policies(policies),
     )
     base = Image(cluster="c", name="base", sha256="0" * 64, path="/i/base.sif", size=1, built_at=datetime.now(UTC))
-    await database.write(images.save, base)
+    await opened.write(images.save, base)
     try:
         yield Site(gateway, slurm, home, recipes, pki, token, {"Authorization": f"Bearer {token}"})
     finally:

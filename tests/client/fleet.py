@@ -131,12 +131,19 @@ class Fleet:
 
 @asynccontextmanager
 async def a_fleet(
-    folder: Path, proxy: Mapping[str, Any] | None = None, tasks: Mapping[str, Any] | None = None
+    folder: Path,
+    proxy: Mapping[str, Any] | None = None,
+    tasks: Mapping[str, Any] | None = None,
+    *,
+    database: str | None = None,
+    works: bool = True,
 ) -> AsyncIterator[Fleet]:
+    """Without `works` it leaves the tasks to others."""
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(folder, proxy=proxy, tasks=tasks))
+        site = await stack.enter_async_context(a_site(folder, proxy=proxy, tasks=tasks, database=database))
         data = plane_of(site.gateway)
-        web = Web([part(data), batches.part(site.gateway, data)], open_callers(site.gateway))
+        parts = [part(data), batches.part(site.gateway, data)] if works else [part(data)]
+        web = Web(parts, open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=60))
         made = Fleet(site, url, http, folder, data, web)
