@@ -271,6 +271,7 @@ TELLS_NOTHING = {
     "gateway/cli/inside.py: sluice.token == before": "whether one's own token was renewed",
     "gateway/model/audit.py: row.get('hash') != digest(row)": "the chain is public: anybody computes it",
     "gateway/core/sessions.py: earlier != digest": "of a request of the caller's own, by their key",
+    "gateway/store/tasks.py: row.idempotency_digest != digest": "of a request of the caller's own, by their key",
 }
 
 
