@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict
 
 if TYPE_CHECKING:
     from .edge import Edge
+    from .landing import Bytes
 
 MAX_LINE = 1 << 20
 
@@ -22,7 +23,7 @@ class ControlChannel:
         self._ask = ask
         self._buffer = b""
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:

@@ -13,7 +13,8 @@ import socket
 import ssl
 from typing import Optional, Protocol, cast
 
-_CHUNK = 256 * 1024
+from .landing import RECORD, Bytes, Landing
+
 HIGH_WATER = 256 * 1024
 LINGER_SECONDS = 10.0
 
@@ -21,7 +22,8 @@ LINGER_SECONDS = 10.0
 class Handler(Protocol):
     """What happens with a connection after its handshake. All calls come from the event loop."""
 
-    def received(self, data: bytes) -> None: ...
+    def received(self, data: Bytes) -> None:
+        """The client sent this: bytes, or a memoryview that holds until this returns."""
 
     def ended(self) -> None:
         """The client will send nothing more, and may still read."""
@@ -38,6 +40,8 @@ class Handler(Protocol):
 class Host(Protocol):
     """Who accepts connections: admits them, and picks the handler of those that have shown their certificate."""
 
+    landing: Landing
+
     def begun(self, edge: Edge) -> None: ...
 
     def established(self, edge: Edge, alpn: Optional[str]) -> Optional[Handler]:
@@ -48,11 +52,12 @@ class Host(Protocol):
     def gone(self, edge: Edge) -> None: ...
 
 
-class Edge(asyncio.Protocol):
-    __slots__ = ("_handler", "_host", "_in", "_out", "_said_bye", "_tls", "_transport")
+class Edge(asyncio.BufferedProtocol):
+    __slots__ = ("_handler", "_host", "_in", "_landing", "_out", "_said_bye", "_tls", "_transport")
 
     def __init__(self, context: ssl.SSLContext, host: Host) -> None:
         self._host = host
+        self._landing = host.landing
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
@@ -70,8 +75,11 @@ class Edge(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a gateway that vanished is noticed
         self._host.begun(self)
 
-    def data_received(self, data: bytes) -> None:
-        self._in.write(data)
+    def get_buffer(self, _hint: int) -> memoryview:
+        return self._landing.view
+
+    def buffer_updated(self, size: int) -> None:
+        self._in.write(self._landing.view[:size])
         if self._handler is not None or self._shake():
             self._read()
 
@@ -94,8 +102,8 @@ class Edge(asyncio.Protocol):
 
     # From the handler.
 
-    def write(self, data: bytes) -> None:
-        """Send to the client. Nothing after `write_eof`."""
+    def write(self, data: Bytes) -> None:
+        """Send to the client: bytes, or a memoryview, which is done with then. Nothing after `write_eof`."""
         if self._said_bye:
             return
         view = memoryview(data)
@@ -151,15 +159,21 @@ class Edge(asyncio.Protocol):
         return True
 
     def _read(self) -> None:
-        parts = []
-        ended = False
+        """What came is in the BIO by now, so the place where it landed is free for what it says."""
+        landing = self._landing
+        got, ended = 0, False
         try:
             while True:
-                part = self._tls.read(_CHUNK)
-                if not part:
+                if len(landing.view) - got < RECORD:
+                    self._hand_on(got)
+                    got = 0
+                    if self._transport.is_closing():
+                        return
+                size = cast("int", self._tls.read(len(landing.view) - got, landing.view[got:]))
+                if not size:
                     ended = True
                     break
-                parts.append(part)
+                got += size
                 if not (self._in.pending or self._tls.pending()):
                     break  # saves the exception that one more read would raise
         except ssl.SSLWantReadError:
@@ -170,11 +184,13 @@ class Edge(asyncio.Protocol):
             self._transport.abort()
             return
         self._flush()
-        handler = cast("Handler", self._handler)
-        if parts:
-            handler.received(parts[0] if len(parts) == 1 else b"".join(parts))
+        if got:
+            self._hand_on(got)
         if ended:
-            handler.ended()
+            cast("Handler", self._handler).ended()
+
+    def _hand_on(self, size: int) -> None:
+        cast("Handler", self._handler).received(self._landing.taken(size))
 
     def _tls_closed(self) -> bool:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
+
+if TYPE_CHECKING:
+    from .landing import Bytes
 
 #: What a program reads, writes, and writes as errors. An empty INPUT or OUTPUT is the end of that direction.
 INPUT, OUTPUT, ERRORS = 0, 1, 2
@@ -38,7 +41,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Tuple[int, bytes]]:
+    def feed(self, data: Bytes) -> Iterator[Tuple[int, bytes]]:
         """What is whole now. ValueError if a message is longer than any may be."""
         self._buffer += data
         while len(self._buffer) >= HEAD.size:

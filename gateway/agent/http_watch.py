@@ -8,7 +8,10 @@ is known.
 from __future__ import annotations
 
 import re
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
+
+if TYPE_CHECKING:
+    from .landing import Bytes
 
 _MAX_HEAD = 128 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)")
@@ -68,6 +71,13 @@ class Reader:
     @property
     def in_body(self) -> bool:
         return self._reads_body
+
+    def passes(self, size: int) -> bool:
+        """Whether so many bytes are the inside of a body, with more of it behind them; they are counted then."""
+        if not self._reads_body or self._buffer or size >= self._left:
+            return False
+        self._left -= size
+        return True
 
     def body(self, data: bytes) -> bool:
         """Take bytes of a body; True once it is complete."""
@@ -142,21 +152,21 @@ class HttpWatch:
     def in_flight(self) -> int:
         return len(self._methods) or (1 if self._asked.inside or self._answers.inside else 0)
 
-    def sent(self, data: bytes) -> None:
+    def sent(self, data: Bytes) -> None:
         """The client sent these bytes."""
-        if self.opaque:
+        if self.opaque or self._asked.passes(len(data)):
             return
         try:
-            self._follow_requests(data)
+            self._follow_requests(bytes(data))
         except NotHttp:
             self.opaque = True
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: Bytes) -> None:
         """The service sent these bytes."""
-        if self.opaque:
+        if self.opaque or self._answers.passes(len(data)):
             return
         try:
-            self._follow_answers(data)
+            self._follow_answers(bytes(data))
         except NotHttp:
             self.opaque = True
 

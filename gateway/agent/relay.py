@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Set
 
 from .edge import Edge, Handler
+from .landing import Landing
 from .refusal import refusal
 from .splice import Splice
 
@@ -35,6 +36,7 @@ class Relay:
         limit: int = 4096,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.landing = Landing()
         self._context = context
         self._handlers = handlers
         self.say = say

@@ -18,6 +18,7 @@ from .http_watch import HttpWatch
 from .refusal import refusal
 
 if TYPE_CHECKING:
+    from .landing import Bytes, Landing
     from .relay import Relay
 
 CONNECT_SECONDS = 10.0
@@ -65,6 +66,10 @@ class Splice:
         self.last_byte = relay.loop.time()
 
     @property
+    def landing(self) -> Landing:
+        return self._relay.landing
+
+    @property
     def in_flight(self) -> int:
         if self._watch.opaque:
             return 1 if self._relay.loop.time() - self.last_byte < QUIET_SECONDS else 0
@@ -80,19 +85,19 @@ class Splice:
 
     # From the client.
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         self._touch()
         leg = self._leg
         if leg is None:
             self._watch.sent(data)
-            self._waiting.append(data)
+            self._waiting.append(bytes(data))
             self._connect()
             return
         if leg.used and not self._watch.in_flight:
             self._kept, self._kept_size = [], 0
         self._watch.sent(data)
         if self._kept is not None:
-            self._kept.append(data)
+            self._kept.append(bytes(data))
             self._kept_size += len(data)
             if self._kept_size > MOST_KEPT:
                 self._kept = None
@@ -135,7 +140,7 @@ class Splice:
             leg.write_eof()
         self._edge.resume_reading()
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: Bytes) -> None:
         self._touch()
         self._kept = None
         self._watch.answered(data)
@@ -215,21 +220,22 @@ class Splice:
             await loop.create_connection(lambda: Leg(self, sock), sock=sock)
 
 
-class Leg(asyncio.Protocol):
+class Leg(asyncio.BufferedProtocol):
     """One connection to the service. `used`: an answer has come over it."""
 
-    __slots__ = ("_ended", "_sock", "_splice", "transport", "used")
+    __slots__ = ("_ended", "_landing", "_sock", "_splice", "transport", "used")
 
     def __init__(self, splice: Splice, sock: socket.socket) -> None:
         self._splice = splice
+        self._landing = splice.landing
         self._sock = sock
         self._ended = False
         self.used = False
         self.transport: asyncio.Transport
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(data)
+            self._landing.lend(self.transport, data)
 
     def write_eof(self) -> None:
         if not self.transport.is_closing():
@@ -256,9 +262,12 @@ class Leg(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self._splice.connected(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _hint: int) -> memoryview:
+        return self._landing.view
+
+    def buffer_updated(self, size: int) -> None:
         self.used = True
-        self._splice.answered(data)
+        self._splice.answered(self._landing.taken(size))
 
     def eof_received(self) -> bool:
         self._ended = True

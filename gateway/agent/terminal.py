@@ -25,6 +25,7 @@ from .processes import children, kill_all, session_of
 if TYPE_CHECKING:
     from .edge import Edge
     from .inside import Entry
+    from .landing import Bytes
     from .processes import Payload
 
 #: Input that may wait for the program; a caller that sends more does not keep to the rules.
@@ -71,7 +72,7 @@ class Terminal:
 
     # From the edge.
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         if self._gone:
             return
         self._touch()

@@ -11,6 +11,7 @@ from .edge import HIGH_WATER
 
 if TYPE_CHECKING:
     from .edge import Edge
+    from .landing import Bytes
 
 CONNECT_SECONDS = 10.0
 #: The caller closes when it has read the end: who closes first may cost the other its last bytes.
@@ -35,7 +36,7 @@ class Tunnel:
 
     # From the edge.
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         self._touch()
         try:
             for kind, content in self._frames.feed(data):

@@ -4,9 +4,12 @@ import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
+
+from gateway.agent.landing import Bytes, Landing
 
 #: What an agent says in place of its service, which got nothing of the request (`gateway.agent.refusal`).
 REFUSAL = b"HTTP/1.1 503 Not Taken\r\n"
@@ -25,11 +28,21 @@ _WAIT = (
 _NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
+class _Landings(threading.local):
+    """One for each thread that runs a loop."""
+
+    def __init__(self) -> None:
+        self.here = Landing()
+
+
+_LANDINGS = _Landings()
+
+
 class User(Protocol):
     """Who has the connection now."""
 
-    def answered(self, data: bytes) -> None:
-        """The service sent this."""
+    def answered(self, data: Bytes) -> None:
+        """The service sent this: bytes, or a memoryview that holds until this returns."""
 
     def broke(self, why: str) -> None:
         """The connection is gone, or the service sends nothing more."""
@@ -40,7 +53,7 @@ class User(Protocol):
     def relieved(self) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection. `on_lost` is called when it ends while nobody uses it.
 
     `told`: the agent said, unasked, that it takes nothing more. `watches`: it finds out within three seconds that the
@@ -76,11 +89,16 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.alive = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return _LANDINGS.here.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = _LANDINGS.here.taken(nbytes)
         if self.user is not None:
             self.user.answered(data)
         else:
-            self.told = not self.used and data.startswith(DRAINING)
+            self.told = not self.used and bytes(data).startswith(DRAINING)
             self.abort()  # nobody asked: this connection is out of step
 
     def eof_received(self) -> None:
@@ -138,3 +156,13 @@ class Connection(asyncio.Protocol):
             user.broke(why)
         else:
             self._on_lost(self)
+
+
+def lend(transport: asyncio.WriteTransport, data: memoryview) -> None:
+    """Write what a service sent, without a copy of it if it can be written at once."""
+    if transport.get_write_buffer_size():
+        transport.write(bytes(data))
+        return
+    transport.write(data)
+    if transport.get_write_buffer_size():
+        _LANDINGS.here.renew()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gateway.agent.landing import Bytes
+from gateway.client.body import Body
 from gateway.client.connection import DRAINING, HIGH_WATER, REFUSAL, Connection
 from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
 from gateway.client.http1 import END, SWITCHING, RequestHead, ResponseHead, status_line
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MOST_ATTEMPTS = 3
-#: A request whose body came in pieces can be sent again while it is not longer than this.
-MOST_KEPT = 1 << 16
 _STREAM = b"text/event-stream"
 _OK = 200
 #: Answers that say that another replica may do better.
@@ -49,7 +49,6 @@ class Exchange:
         "_answer",
         "_attempts",
         "_body",
-        "_body_size",
         "_connection",
         "_frame",
         "_front",
@@ -74,8 +73,7 @@ class Exchange:
     def __init__(self, front: "Front", head: RequestHead, frame: Frame, plan: Plan, ticket: Ticket) -> None:
         self._front = front
         self._head, self._frame, self._plan, self._ticket = head, frame, plan, ticket
-        self._body: list[bytes] | None = []  # what has come of it; None once it is too long to be kept
-        self._body_size = 0
+        self._body = Body(frame)
         self._connection: Connection | None = None
         self._kept = False
         self._route: Route = plan.routes[0]
@@ -97,7 +95,7 @@ class Exchange:
         """Begin, with what has come of the body."""
         piece = self._take(data)
         if piece:
-            self._keep(piece)
+            self._body.keep(piece, sent=False)
         if self._ticket.admitted:
             self._attempt()
         else:
@@ -117,11 +115,10 @@ class Exchange:
         piece = self._take(data)
         if not piece:
             return
-        if self._body is not None:
-            self._keep(piece)
+        self._body.keep(piece, sent=self._connection is not None)
         if self._connection is not None:
             self._connection.write(piece)
-        elif self._body_size > HIGH_WATER:
+        elif self._body.size > HIGH_WATER:
             self._front.pause_reading()
 
     def lost(self) -> None:
@@ -175,14 +172,15 @@ class Exchange:
 
     # What the service does
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: Bytes) -> None:
         if self._tunnel is not None:
+            data = bytes(data)
             self._tunnel.take(data)
             self._front.write(data)
             return
         try:
             if self._answer is None:
-                self._head_came(data)
+                self._head_came(bytes(data))
             else:
                 self._body_came(self._answer, data)
         except Malformed as error:
@@ -261,10 +259,9 @@ class Exchange:
         connection.user = self
         self._member.begin()
         first = self._plan.begin(self._route)
-        if self._body:
-            first += b"".join(self._body)
-        if self._body_size > MOST_KEPT:
-            self._body = None
+        if self._body.size:
+            first += self._body.text
+            self._body.shorten()
         connection.write(first)
         if self._patience:
             self._await(self._front.plane.now() + self._patience)
@@ -304,7 +301,7 @@ class Exchange:
         self._await(_NEVER)
         self._kept, self._head_data = False, b""
         self._tried.add(self._member)
-        if self._others_than(self._member) and (self._replayable or (not reached and self._body is not None)):
+        if self._others_than(self._member) and (self._replayable or (not reached and self._body.at_hand)):
             self._attempt()
         else:
             self._refuse(error)
@@ -320,7 +317,7 @@ class Exchange:
 
     @property
     def _replayable(self) -> bool:
-        return self._plan.repeatable and self._body is not None
+        return self._plan.repeatable and self._body.at_hand
 
     # The answer
 
@@ -360,7 +357,8 @@ class Exchange:
             self._unclean, data = True, data[:size]
         if self._tail is not None and data:
             self._tail.add(data)
-        self._answer, self.status, self._body = answer, head.status, None
+        self._answer, self.status = answer, head.status
+        self._body.drop()
         self._await(_NEVER)
         preface = self._preface
         if preface is not None:
@@ -382,13 +380,18 @@ class Exchange:
         """Whether the caller's connection may carry another request after this answer."""
         return framed and self._head.keeps_alive and self._frame.done and not self._front.closing
 
-    def _body_came(self, answer: Frame, data: bytes) -> None:
+    def _body_came(self, answer: Frame, data: Bytes) -> None:
         size = answer.take(data)
         if size < len(data):
             self._unclean, data = True, data[:size]
         if self._tail is not None:
             self._tail.add(data)
-        self._front.write(data if self._preface is None else self._preface.put(data))
+        if self._preface is not None:
+            self._front.write(self._preface.put(bytes(data)))
+        elif isinstance(data, bytes):
+            self._front.write(data)
+        else:
+            self._front.pass_on(data)
         if answer.done:
             self._done(keep=self._keeps(framed=True))
 
@@ -465,18 +468,10 @@ class Exchange:
 
     def _take(self, data: bytes) -> bytes:
         """What of these bytes belongs to the request; the rest is another one's."""
-        size = self._frame.take(data) if data and not self._frame.done else 0
-        if size < len(data):
-            self._front.keep(data[size:])
-            return data[:size]
-        return data
-
-    def _keep(self, piece: bytes) -> None:
-        if self._body is not None:
-            self._body.append(piece)
-            self._body_size += len(piece)
-            if self._connection is not None and self._body_size > MOST_KEPT:
-                self._body = None
+        piece, rest = self._body.take(data)
+        if rest:
+            self._front.keep(rest)
+        return piece
 
     # What takes time
 

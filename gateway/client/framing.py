@@ -7,6 +7,8 @@ follow RFC 9112 to the letter is refused: two programs that read one message dif
 import re
 from typing import Protocol
 
+from gateway.agent.landing import Bytes
+
 LONGEST_LINE = 4096
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
@@ -25,7 +27,7 @@ class Frame(Protocol):
     @property
     def between(self) -> bool: ...
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: Bytes) -> int:
         """How many of these bytes, from the first on, belong to the body. Malformed."""
 
 
@@ -42,7 +44,7 @@ class Counted:
     def between(self) -> bool:
         return False
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: Bytes) -> int:
         size = len(data)
         if size < self._left:
             self._left -= size
@@ -63,7 +65,7 @@ class UntilClose:
     def between(self) -> bool:
         return True
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: Bytes) -> int:
         return len(data)
 
 
@@ -83,7 +85,13 @@ class Chunked:
     def between(self) -> bool:
         return not (self._left or self._held or self._last)
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: Bytes) -> int:
+        if len(data) < self._left - 1:  # the inside of a chunk
+            self._left -= len(data)
+            return len(data)
+        return self._follow(bytes(data))
+
+    def _follow(self, data: bytes) -> int:
         before = 0
         if self._held:
             before, data = len(self._held), self._held + data

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import structlog
 from starlette.responses import Response
 
-from gateway.client.connection import HIGH_WATER, LOW_WATER
+from gateway.client.connection import HIGH_WATER, LOW_WATER, lend
 from gateway.client.exchange import Exchange
 from gateway.client.framing import Malformed
 from gateway.client.guest import Visit
@@ -231,6 +231,10 @@ class Front(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
+
+    def pass_on(self, data: memoryview) -> None:
+        """Write what a service sent, and is written over afterwards."""
+        lend(self._transport, data)
 
     def pause_reading(self) -> None:
         if not self._paused and not self._transport.is_closing():

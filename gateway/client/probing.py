@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+from gateway.agent.landing import Bytes
 from gateway.client.connection import Connection
 from gateway.client.framing import Malformed
 from gateway.client.http1 import END, ResponseHead
@@ -52,7 +53,7 @@ class _Listener:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._data = b""
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: Bytes) -> None:
         self._data += data
         end = self._data.find(END)
         try:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.agent.landing import Bytes
+
 #: Enough for the last events of a stream, and for the end of an answer whose `usage` comes last.
 _KEPT = 4096
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
@@ -43,8 +45,8 @@ class Tail:
         self._last = b""
         self.stream = stream
 
-    def add(self, data: bytes) -> None:
-        self._last = data if len(data) >= _KEPT else (self._last + data)[-_KEPT:]
+    def add(self, data: Bytes) -> None:
+        self._last = bytes(data[-_KEPT:]) if len(data) >= _KEPT else (self._last + data)[-_KEPT:]
 
     def usage(self) -> Usage | None:
         """None if the server did not say it where it is looked for."""
