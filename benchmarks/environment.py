@@ -18,7 +18,7 @@ from gateway.cli.image import ensure_image
 from gateway.cluster import Cluster
 from gateway.settings import load
 
-READY_WITHIN = 60.0
+READY_WITHIN = 180.0
 IMAGES = ("base", "python", "llama-cpp")
 #: Jobs of `bench-replicas`, which is the stub with several.
 REPLICAS = 2
@@ -99,11 +99,11 @@ def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
         process.wait()
 
 
-def until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def until_ready(url: str, process: subprocess.Popen[bytes], log: Path, path: str = "/api/v1/health/live") -> None:
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/api/v1/health/live", timeout=5):  # noqa: S310 - our own address
+            with urllib.request.urlopen(f"{url}{path}", timeout=5):  # noqa: S310 - our own address
                 return
         except OSError:
             time.sleep(0.1)

@@ -40,8 +40,8 @@ http {{
 
 
 @contextmanager
-def nginx(upstream: str, folder: Path) -> Iterator[str | None]:
-    """One worker before `upstream` (host:port); its address, or None where there is no nginx to be had."""
+def nginx(upstream: str, folder: Path) -> Iterator[tuple[str, int] | None]:
+    """One worker before `upstream` (host:port); its address and process, or None where there is no nginx to be had."""
     program = shutil.which("nginx") or _unpacked(folder)
     if program is None:
         yield None
@@ -55,7 +55,7 @@ def nginx(upstream: str, folder: Path) -> Iterator[str | None]:
     url = f"http://127.0.0.1:{port}"
     try:
         _until_ready(url)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()

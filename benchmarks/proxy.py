@@ -1,114 +1,166 @@
-"""What the gateway adds: /v1 and /s, through the agent's mutual-TLS relay, beside a direct connection in one run."""
+"""What the gateway adds to a stream and to a request, beside a direct connection and other proxies in one run.
+
+Every way leads to the same stub server in the same job: straight; through nginx, vllm-router and LiteLLM; through one
+process of the client service over the agent's mutual-TLS relay (`/v1`, `/s`); and through one without the relay. Then
+a bulk download and an upload, and a real llama-server, which closes its connection after each stream without a word.
+"""
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from benchmarks.environment import Environment
-from benchmarks.load import load
+from benchmarks import bulk
+from benchmarks.environment import Environment, until_ready
+from benchmarks.hammer import hammer
 from benchmarks.nginx import nginx
-from benchmarks.report import Row, percentile
-from benchmarks.streams import Streams, streams
+from benchmarks.numbers import DIRECT, Figures, rows, table
+from benchmarks.peers import Missing, free_port, litellm, vllm_router
+from benchmarks.processes import agents_of, cost
+from benchmarks.report import Row
+from benchmarks.streams import streams
 from gateway.sdk import Sluice
 
-BODY = json.dumps({"model": "bench-stub", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
-REQUESTS = {1: 2000, 16: 20_000, 128: 20_000, 1000: 20_000}
-#: Connections, events a stream, milliseconds between two events, streams a connection.
-STREAMS = ((128, 200, 10, 4), (1000, 32, 100, 3))
-DOWNLOAD = 1 << 30
+MODEL = "bench-stub"
+BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
+CONNECTIONS = (1, 16, 128, 1000)
+SECONDS, WARM = 2.0, 1.0
+#: Connections, events a stream, milliseconds between two events, streams a connection that count.
+STREAMS = ((128, 150, 10, 4), (1000, 24, 100, 2))
+STREAMS_WITHIN = 12.0
+CHAT = "/v1/chat/completions"
+#: Streams of a real llama-server: on so many connections, for so many seconds.
+LLAMA_CONNECTIONS, LLAMA_SECONDS = 4, 6.0
+MEASURED = Path(".benchmarks/proxy.md")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to the stub: where, whose processes (with all that they start), and who helps by itself."""
+
+    url: str
+    pids: tuple[int, ...] = ()
+    helpers: tuple[int, ...] = ()
 
 
 def measure(env: Environment) -> Iterator[Row]:
-    """One session of a stub server."""
-    with Sluice(env.url, env.token) as sluice, tempfile.TemporaryDirectory(prefix="sluice-nginx-") as folder:
-        session = sluice.sessions.create("bench-stub")
+    """One session of the stub server; $SLUICE_BENCH_PEERS names the peers to measure, if not all."""
+    with Sluice(env.url, env.token) as sluice, ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-proxy-")))
+        session = sluice.sessions.create(MODEL)
+        stack.callback(session.stop)
         session.wait("ready", timeout=120)
-        try:
-            node = env.cluster.addresses[sluice.sessions.get(session.id).view.job.nodes]
-            ways = {
-                "direct": f"http://{node}:9100/v1/chat/completions",
-                "/v1": f"{env.url}/v1/chat/completions",
-                "/s": f"{env.url}/s/{session.id}/v1/chat/completions",
-            }
-            with nginx(f"{node}:9100", Path(folder)) as beside:
-                if beside is not None:
-                    ways["nginx"] = f"{beside}/v1/chat/completions"
-                for connections, requests in REQUESTS.items():
-                    yield from _requests(ways, env.headers, connections, requests)
-                for shape in STREAMS:
-                    yield from _streams(env, ways, *shape)
-            yield from _download(env, f"http://{node}:9100", f"{env.url}/s/{session.id}")
-        finally:
-            session.stop()
+        node = f"{env.cluster.addresses[sluice.sessions.get(session.id).view.job.nodes]}:9100"
+        missing: dict[str, str] = {}
+        ours = stack.enter_context(_client(env, folder, "client", "gateway.cli.main", "serve", "client", "--port"))
+        ways = {DIRECT: Way(f"http://{node}{CHAT}")}
+        ways |= _peers(stack, node, folder, missing)
+        bare, pid = stack.enter_context(_client(env, folder, "bare", "benchmarks.bare", last=node))
+        ways["/v1, no relay"] = Way(f"{bare}{CHAT}", (pid,))
+        url, pid = ours
+        relay = agents_of(session.id)
+        ways["/v1"] = Way(f"{url}{CHAT}", (pid,), relay)
+        ways["/s"] = Way(f"{url}/s/{session.id}{CHAT}", (pid,), relay)
+        figures = _all(ways, env.headers)
+        yield from rows(figures)
+        for peer, why in missing.items():
+            yield Row(f"{peer}: {why}", "", 0.0)
+        _keep(table(figures, missing))
+        yield from bulk.rows(f"http://{node}", f"{url}/s/{session.id}", env.headers, pid)
+    with Sluice(env.url, env.token) as sluice, tempfile.TemporaryDirectory(prefix="sluice-proxy-") as place:
+        yield from _llama(env, sluice, Path(place))
 
 
-def _requests(ways: dict[str, str], headers: dict[str, str], connections: int, requests: int) -> Iterator[Row]:
-    results = {
-        way: uvloop.run(load(url, BODY, headers=headers, connections=connections, requests=requests))
-        for way, url in ways.items()
+def _peers(stack: ExitStack, node: str, folder: Path, missing: dict[str, str]) -> Iterator[tuple[str, Way]]:
+    """Those that can be had; why not, of the others."""
+    found = stack.enter_context(nginx(node, folder))
+    if found is None:
+        missing["nginx"] = "there is none, and no package of it"
+    else:
+        yield "nginx", Way(f"{found[0]}{CHAT}", (found[1],))
+    peers: Mapping[str, Callable[[str, Path], AbstractContextManager[tuple[str, int]]]] = {
+        "vllm-router": vllm_router,
+        "LiteLLM": litellm,
     }
-    direct = results.pop("direct")
-    for way, result in results.items():
-        failed = f", {result.errors} failed"
-        for share in (0.5, 0.99):
-            ours, raw = (percentile(r.seconds, share) * 1000 for r in (result, direct))
-            yield Row(
-                f"{way} p{share * 100:.0f} at {connections}", "ms", ours, raw, note=f"+{ours - raw:.2f} ms{failed}"
-            )
-        ours, raw = (len(r.seconds) / r.took for r in (result, direct))
-        yield Row(f"{way} requests at {connections}", "1/s", ours, raw)
+    wanted = os.environ.get("SLUICE_BENCH_PEERS", ",".join(peers)).split(",")
+    for name, peer in peers.items():
+        if name not in wanted:
+            missing[name] = "left out"
+            continue
+        try:
+            url, pid = stack.enter_context(peer(node, folder))
+        except Missing as error:
+            missing[name] = str(error)
+        else:
+            yield name, Way(f"{url}{CHAT}", (pid,))
 
 
-def _streams(
-    env: Environment, ways: dict[str, str], connections: int, events: int, gap: int, rounds: int
-) -> Iterator[Row]:
-    found: dict[str, Streams] = {}
-    cpu = 0.0
-    for way in [way for way in ways if way != "/s"]:
-        before = _cpu(env.pid)
-        found[way] = uvloop.run(
-            streams(ways[way], env.headers, connections=connections, events=events, gap=gap, rounds=rounds)
-        )
-        cpu = _cpu(env.pid) - before if way == "/v1" else cpu
-    what = f"{connections} streams x {1000 // gap} events/s"
-    ours, direct = found["/v1"], found.pop("direct")
-    for way, result in found.items():
-        failed = f", {result.errors} of {result.streams} failed"
-        for name, mine, raw in (("first event", result.first, direct.first), ("event", result.transit, direct.transit)):
-            for share in (0.5, 0.99):
-                a, b = (percentile(values, share) * 1000 for values in (mine, raw))
-                yield Row(f"{way} {what}: {name} p{share * 100:.0f}", "ms", a, b, note=f"+{a - b:.2f} ms{failed}")
-    yield Row(f"{what}: CPU of the gateway", "us/event", cpu * 1e6 / (ours.streams * events))
-    yield Row(f"{what}: memory of the gateway", "MB", _memory(env.pid))
+@contextmanager
+def _client(
+    env: Environment, folder: Path, name: str, module: str, *words: str, last: str = ""
+) -> Iterator[tuple[str, int]]:
+    """A process of the client service by itself; its address and process."""
+    port, log = free_port(), folder / f"{name}.log"
+    argv = [sys.executable, "-m", module, *words, str(port), *([last] if last else [])]
+    with log.open("wb") as file:
+        process = subprocess.Popen(argv, env={**os.environ, "SLUICE_CONFIG": str(env.config)}, stdout=file, stderr=file)
+    try:
+        until_ready(f"http://127.0.0.1:{port}", process, log, "/health/live")
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def _download(env: Environment, direct: str, ours: str) -> Iterator[Row]:
-    rates = {}
-    for way, url in (("direct", direct), ("/s", ours)):
-        request = urllib.request.Request(f"{url}/download/{DOWNLOAD}", headers=env.headers)  # noqa: S310 - our own
-        began, got = time.perf_counter(), 0
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            while piece := answer.read(1 << 20):
-                got += len(piece)
-        rates[way] = got / (time.perf_counter() - began) / 1e6
-        assert got == DOWNLOAD
-    yield Row(
-        "/s download", "MB/s", rates["/s"], rates["direct"], note=f"memory of the gateway {_memory(env.pid):.0f} MB"
-    )
+def _all(ways: Mapping[str, Way], headers: dict[str, str]) -> dict[str, Figures]:
+    """Every measurement on each way, one after the other, so that what is compared is taken at nearly one time."""
+    figures = {name: Figures() for name in ways}
+    for connections, events, gap, rounds in STREAMS:
+        for name, way in ways.items():
+            print(f"  {connections} streams: {name} ...", flush=True)
+            with cost(way.pids, way.helpers) as spent:
+                shape = {"connections": connections, "events": events, "gap": gap, "rounds": rounds}
+                seen = uvloop.run(streams(way.url, headers, **shape, within=STREAMS_WITHIN))
+            figures[name].streams[connections, 1000 // gap] = seen, spent
+    for connections in CONNECTIONS:
+        for name, way in ways.items():
+            print(f"  requests at {connections}: {name} ...", flush=True)
+            with cost(way.pids, way.helpers) as spent:
+                asked = hammer(way.url, BODY, headers, connections=connections, seconds=SECONDS, warm=WARM)
+                answered = uvloop.run(asked)
+            figures[name].requests[connections] = answered, spent
+    return figures
 
 
-def _cpu(pid: int) -> float:
-    """Seconds of CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def _keep(lines: list[str]) -> None:
+    print("\n".join(["", "Added to a direct connection: p50 / p99, ms", "", *lines, ""]), flush=True)
+    MEASURED.parent.mkdir(exist_ok=True)
+    MEASURED.write_text("\n".join([*lines, ""]))
 
 
-def _memory(pid: int) -> float:
-    """Resident megabytes of a process."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+def _llama(env: Environment, sluice: Sluice, folder: Path) -> Iterator[Row]:
+    """Streams one after the other on connections that are kept, of a server that closes its own after each."""
+    session = sluice.sessions.create("llama-cpp", parameters={"alias": "bench-llama"})
+    try:
+        session.wait("ready", timeout=120)
+        asked = {
+            "model": "bench-llama",
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 2,
+            "stream": True,
+        }
+        with _client(env, folder, "client", "gateway.cli.main", "serve", "client", "--port") as (url, _):
+            body, number = json.dumps(asked).encode(), LLAMA_CONNECTIONS
+            load = hammer(f"{url}{CHAT}", body, env.headers, connections=number, seconds=LLAMA_SECONDS, warm=0.0)
+            found = uvloop.run(load)
+        note = f"{found.sent} streams of llama-server, which closes after each"
+        yield Row("/v1: failed streams of llama-server", "streams", found.errors, note=note)
+    finally:
+        session.stop()

@@ -17,6 +17,7 @@ from gateway.client.openai import OpenAi
 from gateway.client.plane import Plane
 from gateway.client.routes import Routes
 from gateway.client.sessions import SessionProxy
+from gateway.client.upstream import Path
 from gateway.client.vigil import Vigil
 from gateway.client.waking import Waking
 from gateway.core.bell import Bell
@@ -41,11 +42,11 @@ def paths_of(gateway: Gateway) -> Callable[[str], AgentPath]:
     return lambda cluster: paths.get(cluster, straight)
 
 
-def plane_of(gateway: Gateway) -> Plane:
-    """The data plane of this gateway."""
+def plane_of(gateway: Gateway, paths: Callable[[str], Path] | None = None) -> Plane:
+    """The data plane of this gateway. `paths`: the way to the agents of a cluster, if it is another one."""
     settings = gateway.settings
     cookies = Cookies(Seal.of(settings.state_dir), settings.proxy.cookie_hours)
-    routes = Routes(gateway, paths_of(gateway))
+    routes = Routes(gateway, paths or paths_of(gateway))
     services = (SessionProxy(gateway, cookies), OpenAi())  # a session of its own origin has any path
     bell = Bell()
     limits = Limits(settings.proxy, bell.ring)
