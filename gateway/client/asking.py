@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.agent.landing import Bytes
 from gateway.client.asked import as_model
 from gateway.client.choice import choose
 from gateway.client.connection import DRAINING, REFUSAL, Connection
@@ -166,7 +167,8 @@ class Listener:
         data = b"".join(self._pieces)
         return dechunked(data) if isinstance(self._frame, Chunked) else data
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: Bytes) -> None:
+        data = bytes(data)  # it is kept
         if self.answer.done():
             self.clean = False
             return
