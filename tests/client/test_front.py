@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -160,6 +160,34 @@ async def test_who_sends_nothing_or_too_slowly_is_let_go(plane: Any) -> None:
         await until_overdue(limits.IDLE_SECONDS)
         assert await caller.closed()
     assert limits.HEAD_SECONDS < limits.BODY_SECONDS
+
+
+async def test_who_takes_nothing_of_its_answer_is_let_go(plane: Any) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 40))
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+
+    await plane.serve(flood, "app", name="web")
+    async with raw(plane, request(plane, "GET /s/web/")) as caller:
+
+        async def moved() -> bool:
+            stuck = [one for one in plane.data.fronts if one.choked]
+            for one in stuck:
+                assert one.deadline <= plane.data.now() + limits.STUCK_SECONDS
+                one.deadline = 0.0
+            return bool(stuck)
+
+        async def gone() -> bool:
+            return not plane.data.fronts
+
+        await plane.site.until(moved, "an answer that nobody takes")
+        await plane.site.until(gone, "the end of the connection")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await caller.reader.readexactly(1 << 26)
 
 
 async def test_a_caller_who_asks_first_is_told_to_go_on(plane: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Request
+from starlette.responses import StreamingResponse
 
 from gateway.core.bell import Bell
 from gateway.errors import Unauthenticated
@@ -54,6 +55,15 @@ def part() -> Part:
     async def take(request: Request) -> dict[str, Any]:
         client = request.client.host if request.client is not None else ""
         return {"size": len(await request.body()), "client": client, "url": str(request.url)}
+
+    @app.get("/things/flood")
+    async def flood() -> StreamingResponse:
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 65536
+                await asyncio.sleep(0)  # nothing waits any more once the caller is gone
+
+        return StreamingResponse(endless())
 
     return Part(name="things", prefixes=("/things",), app=app, max_body=1 << 10)
 
@@ -156,6 +166,13 @@ async def test_who_sends_nothing_or_too_slowly_is_let_go(door: Door) -> None:
         await door.later(limits.HEAD_SECONDS, lambda one: not one.coming)
         caller.writer.write(f"POST /things HTTP/1.1\r\nHost: x\r\n{AUTH}Content-Length: 1\r\n\r\na".encode())
         assert (await caller.answer())[1]["size"] == 1
+
+
+async def test_who_takes_nothing_of_its_answer_is_let_go(door: Door) -> None:
+    async with door.knock(f"GET /things/flood HTTP/1.1\r\nHost: x\r\n{AUTH}\r\n") as caller:
+        await door.later(limits.STUCK_SECONDS + 1, lambda one: one.flow.write_paused)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await caller.reader.readexactly(1 << 26)
 
 
 @pytest.mark.parametrize(
