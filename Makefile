@@ -8,10 +8,12 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 # The tests sign in at a real identity provider (Node.js) with a real browser (Chromium).
 NODE := $(if $(shell command -v npm),,nodejs npm)
-PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime chromium $(NODE)
+PACKAGES := debootstrap shellcheck iproute2 python3-venv ca-certificates postgresql libfaketime chromium nginx haproxy $(NODE)
 PROGRAMS := debootstrap shellcheck ip chromium npm
 # The tests run their own PostgreSQL: where the package is new, it shall not make and start one for the machine.
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/sluice-install.conf
+# … and no package shall start a service of its own here.
+NO_START := /usr/sbin/policy-rc.d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test check format docs acceptance chaos bench clean system
@@ -67,11 +69,13 @@ system:
 	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing=1; \
 	ls /usr/lib/postgresql/*/bin/initdb /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing=1; \
+	ls /usr/sbin/nginx /usr/sbin/haproxy >/dev/null 2>&1 || missing=1; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" != 0 ]; then echo "Missing programs. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi; \
 		echo "Installing $(PACKAGES) ..."; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		mkdir -p $(dir $(NO_CLUSTER)) && echo 'create_main_cluster = false' >$(NO_CLUSTER); \
-		trap 'rm -f $(NO_CLUSTER)' EXIT; \
+		[ -e $(NO_START) ] || { printf '#!/bin/sh\nexit 101\n' >$(NO_START); chmod 755 $(NO_START); ours=$(NO_START); }; \
+		trap 'rm -f $(NO_CLUSTER) $$ours' EXIT; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
 	fi
