@@ -112,8 +112,9 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         until(written(product, lab, f"grep -q \"'{way}', 6\" /session/*.ipynb"), what="the notebook is saved by itself")
         page.locator('[data-command="launcher:create"]').first.click()
         page.locator('.jp-LauncherCard[data-category="Other"]', has_text="Terminal").last.click()
-        page.locator(".jp-Terminal .xterm-helper-textarea").last.wait_for(state="attached")
-        page.locator(".jp-Terminal:not(.lm-mod-hidden)").last.click()
+        # the page of before is restored with its terminal, behind this one
+        page.locator(".jp-Terminal:visible .xterm-helper-textarea").last.wait_for(state="attached")
+        page.locator(".jp-Terminal:visible").last.click()
         page.keyboard.type(f"echo it-is-$((40 + 2)) > /session/terminal-{way}\n")
         until(written(product, lab, f"grep -q it-is-42 /session/terminal-{way}"), what="the terminal works")
         shown(page, f"jupyter-terminal-{way}")

@@ -88,4 +88,5 @@ def facts(cluster: Cluster) -> dict[str, str]:
         "PostgreSQL": str(postgresql),
         "kernel": platform.release().split("-")[0],
         "CPUs:": str(os.cpu_count()),
+        "load average:": f"{os.getloadavg()[2]:.0f}",
     }
