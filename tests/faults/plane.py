@@ -266,8 +266,8 @@ def main(names: tuple[str, ...], running: str | None, *, publish: bool) -> None:
         costs = asyncio.run(_all(cluster, names))
         if publish:
             machine = ", ".join(f"{name} {value}" for name, value in report.facts(cluster).items())
-            load = f"The load average of the machine, which did other things as well, was {os.getloadavg()[1]:.0f}."
-            PAGE.write_text(f"{INTRODUCTION}\n{table(costs)}\n\n{READING}\nMeasured with {machine}. {load}\n")
+            measured = f"Measured with {machine}; the calls, the services and Slurm shared them."
+            PAGE.write_text(f"{INTRODUCTION}\n{table(costs)}\n\n{READING}\n{measured}\n")
     finally:
         if not running:
             Cluster.load(cluster.name).down()

@@ -54,9 +54,9 @@ def main(
             ready = [Cluster.up(f"x{os.getpid()}-{lane}") for lane in range(min(lanes, len(chosen)))]
             for cluster in ready:
                 stack.callback(cluster.down)
+        results = asyncio.run(_lanes(chosen, ready, fast=fast, seed=seed))
         if not fast:
             keep("facts", report.facts(ready[0]))
-        results = asyncio.run(_lanes(chosen, ready, fast=fast, seed=seed))
     results.sort(key=lambda result: list(known).index(result.name))
     click.echo("\n" + report.table(results))
     for result in results:
