@@ -103,6 +103,7 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         assert "sluice-code" not in page.url
         page.locator('[data-command="launcher:create"]').first.click()
         page.locator('.jp-LauncherCard[data-category="Notebook"]').last.click()
+        page.locator('.jp-NotebookPanel:visible .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
         page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .cm-content").first.click()
         page.keyboard.type(f"print('{way}', 6 * 7)")
         page.keyboard.press("Shift+Enter")

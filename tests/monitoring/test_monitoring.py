@@ -75,7 +75,7 @@ async def test_sessions_clusters_and_requests_are_counted(http: httpx.AsyncClien
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
     documented = set(re.findall(r"^\| `(sluice_\w+)`", DOCS.read_text(), re.MULTILINE))
     shown = {re.sub(r"_(bucket|count|sum)$", "", name) for name, _ in samples if name.startswith("sluice_")}
-    of_the_client = {name for name in documented if name.startswith("sluice_proxy_")}
+    of_the_client = {name for name in documented if name.startswith(("sluice_proxy_", "sluice_task"))}
     assert {name for name in shown if not name.endswith("_created")} | of_the_client == documented
     again = await scraped(http)
     assert value(again, "sluice_http_requests_total", **asked, route="/monitoring/metrics", status="200") == 1

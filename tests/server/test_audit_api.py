@@ -57,7 +57,8 @@ SEVERAL_JOBS: dict[str, Any] = {
     "updateSession": {"parameters": {"alias": "other"}},
     "resumeSession": None,
 }
-ELSEWHERE = {"deleteSession", "openSession", "signIn", "signInByMunge", *SEVERAL_JOBS}
+TASKS = {"createTask", "cancelTask", "deleteTask"}
+ELSEWHERE = {"deleteSession", "openSession", "signIn", "signInByMunge", *SEVERAL_JOBS, *TASKS}
 
 
 async def test_every_change_has_a_row_with_who_and_through_what(town: Town) -> None:

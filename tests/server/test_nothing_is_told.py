@@ -136,7 +136,7 @@ async def unknown_callers(place: Place) -> None:
     besides = [("GET", path) for path in ("/", "/v1/models", "/s/web/", "/audit", "/metrics", "/inside/x/terminal")]
     for method, path in [*place.paths, *besides]:
         at = (
-            path.format(ref=CODE, name="x", user="x")
+            path.format(ref=CODE, name="x", user="x", id="x")
             if "{" in path and method == "GET"
             else path.replace("{", "").replace("}", "")
         )

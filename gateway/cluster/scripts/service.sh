@@ -3,6 +3,8 @@
 # see what happens without slurmctld, or while it hangs (STOP, CONT).
 set -u
 action=${1:-} name=${2:-}
+services="munged mariadb slurmdbd slurmctld slurmrestd slurmd sshd"
+case " $services " in *" $name "*) ;; *) echo "no service $name: $services" >&2; exit 2 ;; esac
 pid_file=/run/sluice-host/$name.pid
 log=/var/log/slurm/$name.out
 
@@ -22,7 +24,6 @@ run() {
         slurmrestd) export SLURM_JWT=daemon; as slurmrestd slurmrestd -a rest_auth/jwt 0.0.0.0:6820 ;;
         slurmd) exec setsid slurmd -D ;;
         sshd) exec setsid /usr/sbin/sshd -D -e ;;
-        *) echo "no service $name: munged mariadb slurmdbd slurmctld slurmrestd slurmd sshd" >&2; exit 2 ;;
     esac
 }
 up() {
