@@ -51,6 +51,7 @@ def measure(env: Environment) -> Iterator[Row]:
         until(lambda: len(queued(env.cluster)) == USERS, 300)
         time.sleep(BUSY_FOR + SETTLED)
         windows[f"a session of each of {USERS:,} users"] = _seen(env, [OURS, *names])
+        env.cluster.exec("ctl", ["scancel", f"--account={ACCOUNT}"])
     for what, (seen, asked) in windows.items():
         kinds = ", ".join(f"{kind.removeprefix('REQUEST_')} {count:.0f}" for kind, count in seen.kinds.items())
         yield Row(f"slurmctld RPCs, {what}", "1/min", asked, note=kinds)
