@@ -7,16 +7,16 @@ import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from gateway.store import tasks
 from tests.client.fleet import Fleet, a_fleet
 from tests.client.test_batches import Body, Model, lines
+from tests.waiting import until_so
 
 LINES = 600
 LEASE = 2
@@ -43,24 +43,25 @@ async def client_service(fleet: Fleet, name: str, database: str) -> AsyncIterato
 
 
 async def until_serving(log: Path, process: Process) -> str:
-    async with asyncio.timeout(120):
-        while (found := re.search(r'"port": (\d+).*"event": "serving"', log.read_text())) is None:
-            assert process.returncode is None, log.read_text()
-            await asyncio.sleep(0.05)
+    def port() -> re.Match[str] | None:
+        assert process.returncode is None, log.read_text()
+        return re.search(r'"port": (\d+).*"event": "serving"', log.read_text())
+
+    found = await until_so(port, what="the client service serves")
+    assert found is not None
     return f"http://127.0.0.1:{found[1]}"
 
 
-async def until(ask: Callable[[], Any], reached: Callable[[Body], bool]) -> Body:
+async def until(ask: Callable[[], Awaitable[httpx.Response]], reached: Callable[[Body], bool]) -> Body:
     """The service may be busy, or on its way down."""
-    found: Body = {}
-    async with asyncio.timeout(120):
-        while not reached(found):
-            try:
-                found = (await ask()).json()
-            except httpx.TransportError:
-                found = {}
-            await asyncio.sleep(0.05)
-    return found
+
+    async def told() -> Body:
+        with suppress(httpx.TransportError):
+            found: Body = (await ask()).json()
+            return found
+        return {}
+
+    return await until_so(told, reached)
 
 
 def a_client(url: str, fleet: Fleet) -> httpx.AsyncClient:

@@ -21,6 +21,7 @@ from gateway.store import audit
 from tests.client.test_openai import Model
 from tests.client.test_sessions import echo
 from tests.people import Somebody, a_person, a_project, principal
+from tests.waiting import until_so
 
 WITHIN = 60
 ASKED = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -45,10 +46,7 @@ async def a_session(plane: Any, who: Somebody, service: Any, recipe: str, **valu
 
 async def until_status(ask: Callable[[], Any], status: int) -> httpx.Response:
     """Policies are looked at once a second."""
-    async with asyncio.timeout(WITHIN):
-        while (answer := await ask()).status_code != status:  # noqa: ASYNC110 - files tell nobody
-            await asyncio.sleep(0.05)
-    found: httpx.Response = answer
+    found: httpx.Response = await until_so(ask, lambda answer: answer.status_code == status)
     return found
 
 
