@@ -18,9 +18,11 @@ from gateway.model.session import Phase, Session
 from gateway.server.app import part
 from gateway.web.app import Web
 from gateway.web.serving import running
+from tests.ports import free_port
 from tests.services import STREAM_HEAD, Site, a_node, a_site, answer, chunk, read_request
 
 T = TypeVar("T")
+WITHIN = 150.0
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Live:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something in the gateway's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WITHIN)
 
     def in_slurm(self, act: Callable[..., None], *args: Any, **options: Any) -> None:
         """Let something happen in the in-memory Slurm."""
@@ -80,7 +82,7 @@ def live(folder: Path) -> Iterator[Live]:
     thread = threading.Thread(target=lambda: asyncio.run(_serve(folder, made, up)))
     with capture_logs():  # its log lines would stand among what a command prints
         thread.start()
-        assert up.wait(30)
+        assert up.wait(WITHIN)
         try:
             yield made[0]
         finally:
@@ -93,11 +95,10 @@ async def _serve(folder: Path, made: list[Live], up: threading.Event) -> None:
     restarts: asyncio.Queue[asyncio.Event | None] = asyncio.Queue()
     try:
         async with a_site(folder) as site, a_node(folder, site.pki.ca_pem, _model_server(asked)) as node:
-            port, began = 0, None
+            port, began = free_port(), None  # it is taken again at a restart, and nobody else's meanwhile
             while True:
                 web = Web([part(site.gateway), *parts(site.gateway)], open_callers(site.gateway))
                 async with running(web, port=port) as url:
-                    port = int(url.rpartition(":")[2])
                     if began is not None:
                         began.set()
                     elif not made:

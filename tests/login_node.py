@@ -70,4 +70,4 @@ async def a_login_node(folder: Path) -> AsyncIterator[LoginNode]:
     finally:
         server.close()
         await node.cut()
-        await asyncio.wait_for(server.wait_closed(), 30)
+        await asyncio.wait_for(server.wait_closed(), 60)

@@ -92,13 +92,13 @@ class AgentPath:
                 if self._way is not None:
                     return await self._over(await self._way.open(endpoint.host, endpoint.port), factory, context)
                 transport, protocol = await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context)
+                notice_dead_peers(transport.get_extra_info("socket").fileno())  # OSError if it is gone already
         except TimeoutError as error:
             raise unavailable(endpoint, f"no connection within {self._timeout:g} s") from error
         except ssl.SSLError as error:
             raise unavailable(endpoint, f"TLS failed: {error.strerror or error}") from error
         except (OSError, ValueError) as error:
             raise unavailable(endpoint, str(error) or type(error).__name__) from error
-        notice_dead_peers(transport.get_extra_info("socket").fileno())
         return protocol
 
     async def _over(self, sock: socket.socket, factory: Callable[[], P], context: ssl.SSLContext) -> P:

@@ -70,8 +70,10 @@ class Way:
             found = await self._tunnel.open(host, port)
         except OSError as error:
             raise why from error
-        log.warning("nodes are reached through the login node", login=str(self._tunnel), straight=str(why))
-        self._round, self._look_at = True, self._now() + self._look_again
+        if not self._round:
+            log.warning("nodes are reached through the login node", login=str(self._tunnel), straight=str(why))
+        self._round, self._look_at = True, self._now()
+        self._look(host, port)  # at once: it may have been the node, which is back
         return found
 
     def _look(self, host: str, port: int) -> None:

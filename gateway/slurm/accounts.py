@@ -32,9 +32,15 @@ class CommandAccounts:
             raise SchedulerUnavailable(f"sacctmgr printed what we cannot read: {error}") from error
 
     async def add(self, user: str, account: str, qos: Sequence[str]) -> None:
-        done = await self._run(commands.add_association(user, account, await self._name(), qos))
-        if done.returncode != 0 and not any(each.account == account for each in await self.held(user)):
+        cluster = await self._name()
+        done = await self._run(commands.add_association(user, account, cluster, qos))
+        held = [each for each in await self.held(user) if each.account == account]
+        if not held:
             raise self._refused(done, f"let {user} run under {account}")
+        if not all(set(qos) <= set(each.qos) for each in held):
+            done = await self._run(commands.allow_qos(user, account, cluster, qos))
+            if done.returncode != 0:
+                raise self._refused(done, f"let {user} run under {account} with {', '.join(qos)}")
 
     async def remove(self, user: str, accounts: Collection[str]) -> None:
         held = {each.account for each in await self.held(user)}

@@ -312,6 +312,12 @@ def add_association(user: str, account: str, cluster: str, qos: Sequence[str]) -
     return command("sacctmgr", "--immediate", "add", "user", user, f"account={account}", f"cluster={cluster}", *more)
 
 
+def allow_qos(user: str, account: str, cluster: str, qos: Sequence[str]) -> Command:
+    """Let a user who may run under an account already do so with these QOS, too."""
+    where = f"name={user}", f"account={account}", f"cluster={cluster}"
+    return command("sacctmgr", "--immediate", "modify", "user", "where", *where, "set", f"qos+={','.join(qos)}")
+
+
 def remove_associations(user: str, accounts: Sequence[str], cluster: str) -> Command:
     """Those with these accounts; all of them on the cluster if none is named."""
     where = f"name={user}", f"cluster={cluster}", *((f"account={','.join(accounts)}",) if accounts else ())

@@ -244,9 +244,11 @@ class Libslurm:
     async def _how(self, process: asyncio.subprocess.Process) -> str:
         """How a process ended, with the last that it said."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 5)
+            async with asyncio.timeout(5):
+                await process.wait()
             if self._listening is not None:
-                await asyncio.wait_for(asyncio.shield(self._listening), 1)
+                async with asyncio.timeout(1):
+                    await asyncio.shield(self._listening)
         code = process.returncode
         said = self._last_words()
         how = "still there" if code is None else signal_name(code) or f"exit code {code}"

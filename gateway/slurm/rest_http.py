@@ -72,6 +72,7 @@ class RestClient:
         )
         self._versions = tuple(versions)
         self._version: str | None = None
+        self._outdated = False  # the version may not be the newest any more
         self._discovery = asyncio.Lock()
 
     @property
@@ -135,19 +136,19 @@ class RestClient:
         meta = answer.get("meta") or {}
         release = str((meta.get("slurm") or meta.get("Slurm") or {}).get("release") or "")
         if release and self._release and release != self._release:
-            self._version = None
+            self._outdated = True
         self._release = release or self._release
 
     async def _find_version(self, user: str, instead_of: str | None = None) -> str:
-        if self._version is not None and self._version != instead_of:
+        """The version to ask in. The one before stays in use, and is told, until another is found."""
+        if self._version is not None and self._version != instead_of and not self._outdated:
             return self._version
         async with self._discovery:
-            if self._version is not None and self._version != instead_of:
+            if self._version is not None and self._version != instead_of and not self._outdated:
                 return self._version  # another caller found it meanwhile
-            self._version = None
             for version in self._versions:
                 if await self._speaks(version, user):
-                    self._version = version
+                    self._version, self._outdated = version, False
                     return version
         raise SchedulerUnavailable(
             f"{self._where} speaks none of {', '.join(self._versions)}",

@@ -39,7 +39,8 @@ class SftpFiles:
             parts: list[bytes] = []
             left = limit
             while left > 0:
-                part = await asyncio.wait_for(file.read(min(left, _CHUNK), offset), self._timeout)
+                async with asyncio.timeout(self._timeout):  # wait_for may lose a cancel that comes with an answer
+                    part = await file.read(min(left, _CHUNK), offset)
                 if not part:
                     break
                 data = part if isinstance(part, bytes) else part.encode()
@@ -55,7 +56,8 @@ class SftpFiles:
             client.open(new, "xb", asyncssh.SFTPAttrs(permissions=mode)) as file,
         ):
             for start in range(0, len(data), _CHUNK):
-                await asyncio.wait_for(file.write(data[start : start + _CHUNK], start), self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    await file.write(data[start : start + _CHUNK], start)
 
     async def upload(self, user: str, local: str, path: str, *, mode: int = 0o644) -> None:
         async with (

@@ -18,8 +18,13 @@ from gateway.slurm.ssh_login import LIFE, SshTarget, Unreachable, login
 
 # OpenSSH's MaxSessions is 10 unless a site says otherwise; one is left for the SFTP session.
 SESSIONS: Final = 8
+#: A host counts a session until it has cleared it away, a little after its command ended. In seconds.
+CLEARED_WITHIN: Final = 5.0
+LOOK_AGAIN: Final = 0.05
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
+#: Of a host that cannot be reached: requests may wait for it, and it counts no failed log-ins.
+LONGEST_AWAY: Final = 4.0
 
 
 @dataclass
@@ -27,6 +32,7 @@ class _Link:
     connection: asyncssh.SSHClientConnection
     running: int = 0  # commands
     limit: int = SESSIONS
+    freed_at: float = float("-inf")  # when a command last ended
     ended: asyncio.Condition = field(default_factory=asyncio.Condition)
     users: int = 0
     sftp: asyncssh.SFTPClient | None = None
@@ -62,10 +68,14 @@ class Session:
             except asyncssh.ChannelOpenError:
                 self.started = link.connection.is_closed()  # else the host itself refused
                 others = link.running - 1
-                if self.started or not others:
+                clears = asyncio.get_running_loop().time() < link.freed_at + CLEARED_WITHIN
+                if self.started or not (others or clears):
                     raise
-                link.limit = min(link.limit, others)  # its MaxSessions is lower than we thought: wait in line
+                if others:
+                    link.limit = min(link.limit, others)  # its MaxSessions is lower than we thought: wait in line
                 await self.leave()
+                if not others:
+                    await asyncio.sleep(LOOK_AGAIN)
 
     async def _enter(self) -> None:
         async with self._link.ended:
@@ -78,7 +88,7 @@ class Session:
             self._inside = False
             self._link.running -= 1
             async with self._link.ended:
-                self._link.ended.notify()
+                self._link.ended.notify_all()  # whoever is told alone may be giving up, and tells nobody
 
 
 class SshConnections:
@@ -116,6 +126,8 @@ class SshConnections:
             try:
                 yield session
             finally:
+                if session.started:
+                    link.freed_at = asyncio.get_running_loop().time()
                 await session.leave()
 
     @asynccontextmanager
@@ -126,7 +138,8 @@ class SshConnections:
             async with link.opening_sftp:
                 if link.sftp is None:
                     try:
-                        link.sftp = await asyncio.wait_for(link.connection.start_sftp_client(), self._connect_timeout)
+                        async with asyncio.timeout(self._connect_timeout):
+                            link.sftp = await link.connection.start_sftp_client()
                     except (asyncssh.Error, OSError, TimeoutError) as error:
                         self._drop(user, link)
                         raise Unreachable(f"{self._target} opens no SFTP session: {_words(error)}") from error
@@ -192,7 +205,8 @@ class SshConnections:
         try:
             connection = await self._try(user)
         except (Unreachable, Forbidden) as error:
-            pause = min(LONGEST_PAUSE, 2 * silence.pause) if silence is not None else FIRST_PAUSE
+            longest = LONGEST_PAUSE if isinstance(error, Forbidden) else LONGEST_AWAY
+            pause = min(longest, 2 * silence.pause) if silence is not None else FIRST_PAUSE
             self._silent[user] = _Silence(loop.time() + pause, pause, error)
             raise
         self._silent.pop(user, None)

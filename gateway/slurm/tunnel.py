@@ -24,6 +24,8 @@ _WINDOW: Final = 1 << 20
 #: then grows with every pause. So a pause must come only where all that may wait there finds room at once.
 _HIGH: Final = 4 * _WINDOW
 _SENT: Final = 1 << 18
+#: Four of them without an answer end a connection: about as soon as the system ends a straight one to a dead node.
+_KEEPALIVE: Final = 6.0
 #: What sshd says, by the system's own words.
 _ERRNOS = {
     os.strerror(number): number
@@ -38,7 +40,7 @@ class SshTunnel:
         self, target: SshTarget, user: str, now: Callable[[], float], *, connections: int = CONNECTIONS
     ) -> None:
         self._target, self._user = target, user
-        self._pool = [SshConnections(target, now) for _ in range(connections)]
+        self._pool = [SshConnections(target, now, keepalive=_KEEPALIVE) for _ in range(connections)]
         self._carried = dict.fromkeys(range(connections), 0)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -55,6 +57,8 @@ class SshTunnel:
             return await ours
         except asyncio.CancelledError:
             task.cancel()
+            if ours.done() and not ours.cancelled() and ours.exception() is None:
+                ours.result().close()  # it came in the moment in which nobody waited for it any more
             raise
 
     async def close(self) -> None:
@@ -72,17 +76,19 @@ class SshTunnel:
             async with self._pool[number].connection(self._user) as connection:
                 far = await _open(connection, host, port)
                 here, there = socket.socketpair()
+                given = False
                 here.setblocking(False)  # noqa: FBT003 - the socket's own word
                 loop = asyncio.get_running_loop()
                 try:
                     await loop.create_unix_connection(lambda: _Near(far), sock=there)
-                    if ours.done():
-                        here.close()
-                    else:
+                    if not ours.done():
                         ours.set_result(here)
+                        given = True
                     await far.over.wait()
                 finally:
                     far.abort()
+                    if not given:  # nobody waited for it any more
+                        here.close()
         except (Unreachable, Forbidden, OSError) as error:
             if not ours.done():
                 ours.set_exception(error if isinstance(error, OSError) else ConnectionError(str(error)))

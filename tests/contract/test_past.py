@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model.job import JobState
+from gateway.model.job import JobState, SeenJob
 
 pytestmark = pytest.mark.own_cluster
 
@@ -31,6 +31,11 @@ def empty_the_queue(case: Any) -> None:
     case.cluster.exec("ctl", ["sh", "-c", _FORGET])
 
 
+def told_by_accounting(job: SeenJob | None) -> bool:
+    """No look waits for accounting that takes its time: until then nothing is known."""
+    return job is not None and job.state is not JobState.UNKNOWN
+
+
 async def test_a_job_that_left_the_queue_is_told_by_accounting_and_its_number_may_come_again(case: Any) -> None:
     script = case.script("exit 3")
     job_id = await case.submit(script)
@@ -40,7 +45,7 @@ async def test_a_job_that_left_the_queue_is_told_by_accounting_and_its_number_ma
     empty_the_queue(case)
     fresh = case.another()  # one that has not seen the job
     for scheduler in (case.scheduler, fresh):
-        seen = await case.wait(partial(case.told, scheduler, job_id), lambda job: job is not None)
+        seen = await case.wait(partial(case.told, scheduler, job_id), told_by_accounting)
         assert (seen.job_id, seen.name, seen.user) == (job_id, script.options.name, case.owner)
         assert (seen.state, seen.exit_code, seen.signal) == (JobState.FAILED, 3, None)
         assert (seen.nodes, seen.end_time, seen.time_limit) == (ended.nodes, ended.end_time, ended.time_limit)

@@ -54,11 +54,9 @@ async def test_the_environment_is_added_to(there: tuple[Shell, str]) -> None:
 async def test_a_command_that_takes_too_long_is_ended_and_may_have_run(there: tuple[Shell, str]) -> None:
     shell, user = there
     await shell.run(["true"], user=user)  # the connection is there: what is timed is the command
-    began = time.monotonic()
-    with pytest.raises(Unavailable, match=r"did not end within 0\.3 s") as caught:
-        await shell.run(["sleep", "60"], user=user, timeout=0.3)
+    with pytest.raises(Unavailable, match=r"did not end within 3 s") as caught:
+        await shell.run(["sleep", "3600"], user=user, timeout=3)
     assert caught.value.details["started"] is True
-    assert time.monotonic() - began < 10
     assert (await shell.run(["echo", "still here"], user=user)).stdout == "still here\n"
 
 

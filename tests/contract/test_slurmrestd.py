@@ -124,10 +124,10 @@ async def test_restarts_of_slurmrestd_are_not_noticed(slurm_cluster: Cluster, ru
     work = [asyncio.ensure_future(each) for each in (look(), look(), submit(1), submit(2))]
     try:
         for _ in range(3):
-            crash = "kill -9 $(cat /run/sluice-host/slurmrestd.pid); sluice-service start slurmrestd"
+            crash = "sluice-service signal slurmrestd KILL; sluice-service start slurmrestd"
             before = looks
             await asyncio.to_thread(slurm_cluster.exec, "ctl", ["sh", "-c", crash])
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while looks < before + 4:
                     await scheduler.look([1])
     finally:
@@ -160,7 +160,7 @@ async def unix_socket(slurm_cluster: Cluster, until: Any) -> AsyncIterator[str]:
     await until(there, lambda yes: yes)
     slurm_cluster.exec("ctl", ["chmod", "666", f"/home/{folder}/socket"])
     yield f"unix:{path}"
-    slurm_cluster.exec("ctl", ["sh", "-c", f"kill {pid}; rm -r /home/{folder}"])
+    slurm_cluster.exec("ctl", ["sh", "-c", f"kill {pid}; rm -rf /home/{folder}"])
 
 
 async def test_a_unix_socket_is_a_way_too(slurm_cluster: Cluster, unix_socket: str, run: str, jobs: Any) -> None:

@@ -73,7 +73,7 @@ async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
-def channel_of(pki: Pki, timeout: float = 5) -> AgentChannel:
+def channel_of(pki: Pki, timeout: float = 60) -> AgentChannel:
     return AgentChannel(AgentPath(lambda: pki.client().file), timeout=timeout)
 
 
@@ -158,7 +158,9 @@ async def test_a_bad_answer_is_an_endpoint_that_is_not_there(tmp_path: Path, ans
     file, fingerprint = certificate(tmp_path, "agent")
     async with tls_server(file, pki.ca_pem, answer) as port:
         with pytest.raises(EndpointUnavailable, match=said):
-            await channel_of(pki, timeout=0.5).status(Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint))
+            await channel_of(pki, timeout=2 if answer is silent else 60).status(
+                Endpoint(host="127.0.0.1", port=port, fingerprint=fingerprint)
+            )
 
 
 async def test_nobody_there(tmp_path: Path) -> None:

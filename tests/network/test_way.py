@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from gateway.network.way import Way
-from tests.login_node import LoginNode, a_login_node
+from gateway.slurm.tunnel import SshTunnel
+from tests.login_node import ME, LoginNode, a_login_node
 
 #: An address that no machine has (RFC 5737): the login node takes it for its own.
 NOWHERE = "192.0.2.1"
-WITHIN = 60
+WITHIN = 240
 
 
 @pytest.fixture
@@ -71,12 +72,13 @@ async def test_bytes_go_both_ways_and_each_direction_ends_by_itself(login_node: 
 
 @pytest.mark.parametrize("mode", ["direct", "ssh", "auto"])
 async def test_a_closed_port_is_one_on_every_way(login_node: LoginNode, mode: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    async with asyncio.timeout(WITHIN), a_way(login_node, mode) as way:
-        with pytest.raises(OSError, match=r"[Rr]efused|Connect call failed"):
-            await way.open("127.0.0.1", port)
-        assert way.words == ("directly" if mode != "ssh" else f"through the login node {login_node.target}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        port = taken.getsockname()[1]
+        async with asyncio.timeout(WITHIN), a_way(login_node, mode) as way:
+            with pytest.raises(OSError, match=r"[Rr]efused|Connect call failed"):
+                await way.open("127.0.0.1", port)
+            assert way.words == ("directly" if mode != "ssh" else f"through the login node {login_node.target}")
 
 
 async def test_a_few_connections_carry_all(login_node: LoginNode) -> None:
@@ -91,7 +93,7 @@ async def test_auto_goes_round_where_the_straight_way_leads_nowhere_and_comes_ba
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(WITHIN))
         port = await stack.enter_async_context(a_server())
-        way = await stack.enter_async_context(a_way(login_node, "auto", straight_seconds=0.3, look_again=0))
+        way = await stack.enter_async_context(a_way(login_node, "auto", straight_seconds=2.0, look_again=0))
         await talk(await way.open(NOWHERE, port), 10)
         assert way.words.startswith("through the login node")
         assert login_node.asked == [(NOWHERE, port)]
@@ -111,6 +113,29 @@ async def test_a_login_node_that_cuts_us_off_is_connected_to_again(login_node: L
         assert await reader.read() == b"", "who uses the connection is told"
         writer.close()
         assert await talk(await way.open(NOWHERE, port), 10) == b"10\n" + b"x" * 10
+
+
+class Late(SshTunnel):
+    """Its connections come in the very moment in which who asked for one gives up."""
+
+    asking: asyncio.Task[socket.socket]
+    came: socket.socket
+
+    async def _carry(self, host: str, port: int, ours: "asyncio.Future[socket.socket]") -> None:
+        del host, port
+        self.came, far = socket.socketpair()
+        far.close()
+        ours.set_result(self.came)
+        self.asking.cancel()
+
+
+async def test_a_connection_for_which_nobody_waits_any_more_is_closed(login_node: LoginNode) -> None:
+    tunnel = Late(login_node.target, ME, lambda: 0.0)
+    tunnel.asking = asyncio.create_task(tunnel.open(NOWHERE, 80))
+    with pytest.raises(asyncio.CancelledError):
+        await tunnel.asking
+    assert tunnel.came.fileno() == -1
+    await tunnel.close()
 
 
 async def test_a_login_node_that_is_not_there_is_told(login_node: LoginNode) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,23 +150,35 @@ def reply() -> type[Reply]:
     return Reply
 
 
-@pytest.fixture
-async def scheduler(player: Player, clock: Clock, tmp_path: Path) -> AsyncIterator[RestScheduler]:
-    key = tmp_path / "jwt.key"
+@asynccontextmanager
+async def a_scheduler(player: Player, clock: Clock, folder: Path, within: float) -> AsyncIterator[RestScheduler]:
+    key = folder / "jwt.key"
     key.write_bytes(KEY)
-    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, clock.seconds), timeout=1.0, patience=0.0)
+    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, clock.seconds), timeout=within, patience=0.0)
     scheduler = RestScheduler(client, cluster="c", viewer="alice", clock=clock, monotonic=clock.seconds)
     yield scheduler
     await scheduler.close()
 
 
 @pytest.fixture
-def unused_port() -> int:
-    """A port of this machine on which nobody listens."""
+async def scheduler(player: Player, clock: Clock, tmp_path: Path) -> AsyncIterator[RestScheduler]:
+    async with a_scheduler(player, clock, tmp_path, 60.0) as made:
+        yield made
+
+
+@pytest.fixture
+async def hasty(player: Player, clock: Clock, tmp_path: Path) -> AsyncIterator[RestScheduler]:
+    """One that does not wait long for an answer: none comes."""
+    async with a_scheduler(player, clock, tmp_path, 2.0) as made:
+        yield made
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port of this machine on which nobody listens, and nobody can meanwhile."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

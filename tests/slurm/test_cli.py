@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import Forbidden, SchedulerUnavailable, SubmitRefused, SubmitUnknown
-from gateway.model.job import JobOptions, JobScript, JobState
+from gateway.model.job import JobOptions, JobScript, JobState, SeenJob
 from gateway.slurm.cli import CliScheduler
 from gateway.slurm.transport import LocalShell
+from tests.waiting import until_so
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 SCRIPT = JobScript(options=JobOptions(name="sluice-x-1"), text="#!/bin/sh\n")
@@ -67,15 +68,31 @@ def notes(tmp_path: Path) -> Callable[[], list[str]]:
 
 @pytest.fixture
 async def scheduler(clock: Any) -> AsyncIterator[CliScheduler]:
-    made = CliScheduler(LocalShell(), cluster="c", viewer=ME, timeout=2.0, monotonic=clock.seconds, clock=clock)
+    made = CliScheduler(LocalShell(), cluster="c", viewer=ME, timeout=120.0, monotonic=clock.seconds, clock=clock)
     yield made
     await made.close()
+
+
+async def until_accounted(scheduler: CliScheduler, told: Callable[[SeenJob], bool]) -> int:
+    """What sacct says of job 8 is told, after so many looks: none waits for one that is slow."""
+    looks = 0
+
+    async def look() -> SeenJob:
+        nonlocal looks
+        looks += 1
+        seen = await scheduler.look([7, 8])
+        assert seen[7].state is JobState.RUNNING
+        return seen[8]
+
+    await until_so(look, told)
+    return looks
 
 
 async def test_one_squeue_for_all_and_sacct_once_for_what_left(
     programs: Programs, scheduler: CliScheduler, notes: Callable[[], list[str]]
 ) -> None:
     programs(squeue=RUNNING, sacct=ENDED)
+    looks = await until_accounted(scheduler, lambda job: job.state is not JobState.UNKNOWN)
     for _ in range(3):
         seen = await scheduler.look([7, 8])
         assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.CANCELLED]
@@ -83,7 +100,7 @@ async def test_one_squeue_for_all_and_sacct_once_for_what_left(
     assert seen[8].time_limit == 10
     called = notes()
     assert called.count("sacct") == 1
-    assert called.count("squeue") == 4  # the states each time, the job itself when it is new
+    assert called.count("squeue") == looks + 3 + 1  # the states each time, the job itself when it is new
 
 
 async def test_before_slurm_24_05_one_squeue_tells_all(
@@ -115,14 +132,15 @@ async def test_late_or_silent_accounting_ends_nothing_and_hides_no_live_job(
     programs(squeue=RUNNING, sacct=LATE)
     seen = await scheduler.look([7, 8])
     assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.UNKNOWN]
+    await until_accounted(scheduler, lambda job: "accounting still says RUNNING" in job.reason)
     programs(sacct='echo "sacct: error: Problem talking to the database: Connection refused" >&2; exit 1')
     clock.forward(5)
     seen = await scheduler.look([7, 8])
     assert [seen[7].state, seen[8].state] == [JobState.RUNNING, JobState.UNKNOWN]
-    assert "Problem talking to the database" in seen[8].reason
+    await until_accounted(scheduler, lambda job: "Problem talking to the database" in job.reason)
     programs(sacct=ENDED)
     clock.forward(5)
-    assert (await scheduler.look([8]))[8].state is JobState.CANCELLED
+    await until_accounted(scheduler, lambda job: job.state is JobState.CANCELLED)
 
 
 async def test_a_squeue_that_fails_says_nothing_about_jobs(programs: Programs, scheduler: CliScheduler) -> None:
@@ -136,7 +154,7 @@ async def test_a_squeue_that_fails_says_nothing_about_jobs(programs: Programs, s
 
 async def test_an_unknown_id_alone_is_an_answer(programs: Programs, scheduler: CliScheduler) -> None:
     programs(squeue="", sacct="")
-    assert await scheduler.look([9]) == {}
+    await until_so(lambda: scheduler.look([9]), lambda seen: seen == {})  # as soon as sacct has said so
     gone = """case "$*" in *only-job-state*) echo 9 RUNNING; exit;; esac
     echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1"""
     programs(squeue=gone)
@@ -162,10 +180,12 @@ async def test_submitting(programs: Programs, scheduler: CliScheduler) -> None:
     programs(sbatch='cat > /dev/null; echo "sbatch: error: Batch job submission failed: Invalid qos" >&2; exit 1')
     with pytest.raises(SubmitRefused, match="Invalid qos"):
         await scheduler.submit(SCRIPT, ME)
-    for lost in ("echo no id here", "kill -KILL $$", "exec sleep 60"):
+    hasty = CliScheduler(LocalShell(), cluster="c", viewer=ME, timeout=2.0)
+    for lost, made in (("echo no id here", scheduler), ("kill -KILL $$", scheduler), ("exec sleep 3600", hasty)):
         programs(sbatch=f"cat > /dev/null; {lost}")
         with pytest.raises(SubmitUnknown):
-            await scheduler.submit(SCRIPT, ME)
+            await made.submit(SCRIPT, ME)
+    await hasty.close()
 
 
 async def test_without_slurms_commands_nothing_is_submitted(programs: Programs, scheduler: CliScheduler) -> None:

@@ -49,7 +49,7 @@ async def test_commands_that_are_not_there_are_said() -> None:
 async def inspection(player: Any, tmp_path: Path) -> AsyncIterator[RestInspection]:
     key = tmp_path / "jwt.key"
     key.write_bytes(b"k" * 32)
-    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, lambda: 1795236189.0), timeout=1.0)
+    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, lambda: 1795236189.0), timeout=60.0)
     yield RestInspection(client, viewer="alice")
     await client.close()
 

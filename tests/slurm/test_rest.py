@@ -260,15 +260,13 @@ async def test_a_limit_is_worth_waiting_for(scheduler: RestScheduler, player: An
         await scheduler.submit(SCRIPT, "alice")
 
 
-async def test_a_lost_answer_is_a_doubt_and_the_job_is_sent_once(
-    scheduler: RestScheduler, player: Any, reply: Any
-) -> None:
-    await scheduler.info()  # a connection that could be used again
+async def test_a_lost_answer_is_a_doubt_and_the_job_is_sent_once(hasty: RestScheduler, player: Any, reply: Any) -> None:
+    await hasty.info()  # a connection that could be used again
     for lost in (reply(cut=True), reply(hang=True), reply("<html>bad gateway</html>", 502)):
         player.asked.clear()
         player.answers["POST", "/job/submit"] = lost
         with pytest.raises(SubmitUnknown):
-            await scheduler.submit(SCRIPT, "alice")
+            await hasty.submit(SCRIPT, "alice")
         assert player.paths() == ["POST /slurm/v0.0.44/job/submit"]
 
 
@@ -420,13 +418,13 @@ async def test_many_that_left_the_queue_are_asked_about_some_at_a_time(
     assert {job.state for job in (await scheduler.look(ids)).values()} == {JobState.FAILED}
 
 
-async def test_an_slurmdbd_that_hangs_hides_no_live_job(scheduler: RestScheduler, player: Any, reply: Any) -> None:
+async def test_an_slurmdbd_that_hangs_hides_no_live_job(hasty: RestScheduler, player: Any, reply: Any) -> None:
     turns = iter(["PENDING", "RUNNING", "RUNNING"])
     player.answers["GET", "/jobs/state/"] = lambda _: reply(states(_5=next(turns)))
     player.answers["GET", "/job/5"] = reply(job(5, "RUNNING", comment=READY))
     player.answers["GET", "/jobs/"] = reply(hang=True)
     for _ in range(3):
-        seen = await scheduler.look([5, 8])
+        seen = await hasty.look([5, 8])
         assert (seen[5].state, seen[8].state) == (JobState.RUNNING, JobState.UNKNOWN)
 
 
@@ -596,7 +594,7 @@ async def test_a_question_outlives_a_restart_and_a_submit_is_not_sent_twice(
     scheduler: RestScheduler, player: Any, reply: Any
 ) -> None:
     player.answers["GET", "/partitions/"] = player.answers["GET", "/nodes/"] = reply("{}")
-    scheduler._client._patience = 5.0
+    scheduler._client._patience = 60.0
     await scheduler.info()
     away = 3
 
@@ -629,8 +627,29 @@ async def test_a_newer_slurm_behind_the_same_address_is_noticed(
     newer = read_recorded("rest-ping.json").replace("26.05.5", "27.05.0")
     player.answers["GET", "/ping/"] = reply(newer)
     player.versions.add("v0.0.45")
-    await scheduler.info()
+    assert (await scheduler.info()).backend == "rest v0.0.44"  # as this one was asked
     assert (await scheduler.info()).backend == "rest v0.0.45"
+
+
+async def test_the_version_in_use_is_told_while_another_is_looked_for(
+    player: Any, reply: Any, read_recorded: Callable[[str], str], tmp_path: Path
+) -> None:
+    key = tmp_path / "jwt.key"
+    key.write_bytes(b"x" * 32)
+    client = RestClient(f"http://127.0.0.1:{player.port}", Tokens(key, lambda: 0.0), patience=0.0)
+    told: list[str | None] = []
+
+    def ping(_: Any) -> Any:
+        told.append(client.version)
+        return reply(read_recorded("rest-ping.json"))
+
+    player.answers["GET", "/ping/"] = ping
+    player.answers["GET", "/conf/"] = reply(player.no_such_version, 404)  # as before Slurm 26.05
+    await client.get("slurm", "/ping/", user="alice")
+    with pytest.raises(SchedulerUnavailable, match="has no GET"):
+        await client.get("slurm", "/conf/", user="alice")
+    await client.close()
+    assert told == [None, "v0.0.44", "v0.0.44"]
 
 
 # TLS

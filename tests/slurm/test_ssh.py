@@ -1,14 +1,16 @@
 """Who is let in and who is believed: host keys, a host CA, keys and agents, and how often a closed door is tried."""
 
+import asyncio
 import os
 import pwd
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import asyncssh
 import pytest
@@ -16,9 +18,10 @@ import pytest
 from gateway.errors import SettingsInvalid, Unavailable
 from gateway.settings import ClusterSettings
 from gateway.slurm.connect import connect
-from gateway.slurm.ssh import SshConnections
+from gateway.slurm.ssh import Session, SshConnections, _Link
 from gateway.slurm.ssh_login import SshTarget
 from gateway.slurm.transport import SshShell
+from tests.waiting import until_so
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -32,6 +35,7 @@ class Host:
     host_ca: asyncssh.SSHKey
     key: asyncssh.SSHKey
     knocks: list[str] = field(default_factory=list)
+    full: int = 0  # so many sessions more are not opened
 
     def known(self, line: str) -> Path:
         path = self.folder / "known_hosts"
@@ -64,9 +68,14 @@ async def a_host(folder: Path, authorized: asyncssh.SSHKey) -> AsyncIterator[Hos
             host.knocks.append(username)
             return True
 
-    async def answer(process: "asyncssh.SSHServerProcess[str]") -> None:
-        process.stdout.write(f"{process.command}\n")
-        process.exit(0)
+        def session_requested(self) -> bool | Callable[..., None]:
+            host.full -= 1
+            return answer if host.full < 0 else False
+
+    def answer(_stdin: Any, stdout: "asyncssh.SSHWriter[str]", _stderr: Any) -> None:
+        channel = cast("asyncssh.SSHServerChannel[str]", stdout.channel)
+        stdout.write(f"{channel.get_command()}\n")
+        channel.exit(0)
 
     server = await asyncssh.listen(
         "127.0.0.1",
@@ -74,7 +83,6 @@ async def a_host(folder: Path, authorized: asyncssh.SSHKey) -> AsyncIterator[Hos
         server_factory=Server,
         server_host_keys=[(key, certificate)],
         authorized_client_keys=str(keys),
-        process_factory=answer,
     )
     host.port = server.get_port()
     try:
@@ -159,6 +167,28 @@ async def test_a_closed_door_is_not_knocked_at_all_the_time(host: Host, tmp_path
             await there.run(["true"], user=ME)
         assert caught.value.details["started"] is False
     assert len(host.knocks) < 5
+
+
+async def test_a_session_that_the_host_has_yet_to_clear_away_is_waited_for(host: Host, mine: Path) -> None:
+    there = shell(host, host.by_key, mine)
+    for refused in (0, 3):
+        host.full = refused
+        assert (await there.run(["id"], user=ME, timeout=120)).returncode == 0
+    assert host.full == -1
+    await there.close()
+
+
+async def test_room_that_comes_free_is_not_lost_with_who_gives_up_waiting_for_it() -> None:
+    link = _Link(cast("asyncssh.SSHClientConnection", None), limit=1)
+    first, hasty, patient = (Session(link) for _ in range(3))
+    await first._enter()
+    giving_up, staying = (asyncio.create_task(one._enter()) for one in (hasty, patient))
+    await until_so(lambda: len(link.ended._waiters) == 2)
+    await first.leave()
+    giving_up.cancel()  # it was told a moment ago
+    async with asyncio.timeout(60):
+        await staying
+    assert link.running == 1
 
 
 async def test_what_we_wait_for_is_ended_there_as_well(host: Host, mine: Path) -> None:
