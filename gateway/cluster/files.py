@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,17 @@ def locked(folder: Path, progress: Progress = silent, *, create: bool = True, ti
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
         try:
+            if create:
+                folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield False
-            return
+        except (FileNotFoundError, FileExistsError):
+            if not create:
+                yield False
+                return
+            if time.monotonic() > deadline or _in_the_way(folder):
+                raise
+            continue  # it went meanwhile, or the folder above it did: `down` of another cluster takes that along
         try:
             while True:
                 try:
@@ -76,6 +81,14 @@ def busy(folder: Path) -> bool:
     return False
 
 
+def _in_the_way(folder: Path) -> bool:
+    """Whether something of this name is there that is no folder."""
+    try:
+        return not stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _same(folder: Path, fd: int) -> bool:
     """Whether the folder that we hold is still the one of that name: `down` may have removed it while we waited."""
     try:
@@ -99,7 +112,7 @@ def write_whole(path: Path, text: str | bytes, *, mode: int = 0o644, owner: tupl
 
 def remove_tree(path: Path) -> None:
     """Remove whatever is there; a process that is just ending may still be writing, so it tries more than once."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while path.exists():
         try:
             shutil.rmtree(path)

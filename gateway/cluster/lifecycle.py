@@ -21,7 +21,7 @@ from gateway.cluster.record import Record
 from gateway.cluster.spec import BUILD_PORT, REST_PORT, SSH_PORT, Host, Net, Spec
 from gateway.errors import ClusterError, Conflict, Invalid
 
-_READY_S = 60
+_READY_S = 180  # a machine may start several clusters at once
 _TOOLS = {
     "ip": "iproute2",
     "unshare": "util-linux",

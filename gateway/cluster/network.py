@@ -56,6 +56,7 @@ def make_bridge(net: Net) -> bool:
 def wire(net: Net, octet: int, pid: int) -> None:
     """A cable from the bridge to eth0 of the process's network namespace; it goes when that namespace goes."""
     name = net.veth(octet)
+    _ip("link", "delete", name, missing_ok=True)  # of a host that was killed: the kernel takes its time with it
     _ip("link", "add", name, "master", net.bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
 
 

@@ -84,5 +84,7 @@ def state_of(name: str) -> Path:
 
 def all_names() -> list[str]:
     """Every cluster that has a state directory, whole or half made."""
-    root = clusters_dir()
-    return sorted(path.name for path in root.iterdir() if is_name(path.name)) if root.is_dir() else []
+    try:
+        return sorted(path.name for path in clusters_dir().iterdir() if is_name(path.name))
+    except (FileNotFoundError, NotADirectoryError):  # `down` of the last one takes the folder along
+        return []

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,7 +65,7 @@ def test_the_kernel_takes_a_lock_back_when_its_holder_is_killed(tmp_path: Path) 
     holder = context.Process(target=_hold, args=(str(tmp_path), ready))
     holder.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         assert files.busy(tmp_path)
         said: list[str] = []
         with (
@@ -88,6 +90,40 @@ def test_a_folder_that_is_not_there_is_not_made_unless_asked(tmp_path: Path) -> 
     assert not (tmp_path / "no").exists()
     with files.locked(tmp_path / "yes"):
         assert (tmp_path / "yes").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), files.locked(tmp_path / "file"):
+        pass
+
+
+def test_a_folder_is_made_and_held_though_the_end_of_another_takes_the_one_above_along(tmp_path: Path) -> None:
+    above, enough = tmp_path / "clusters", threading.Event()
+
+    def ends() -> None:
+        """As `down` of the last cluster, again and again."""
+        while not enough.is_set():
+            for folder in (above / "one", above):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    other = threading.Thread(target=ends)
+    other.start()
+    try:
+        held = []
+        for _ in range(500):
+            with files.locked(above / "one") as there:
+                held.append(there)
+    finally:
+        enough.set()
+        other.join()
+    assert held == [True] * 500
+
+
+def test_where_no_cluster_ever_was_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_CLUSTER_DIR", str(tmp_path / "none"))
+    assert record.all_names() == []
+    (tmp_path / "none" / "one").mkdir(parents=True)
+    (tmp_path / "none" / "Not.a.name").mkdir()
+    assert record.all_names() == ["one"]
 
 
 def test_the_cache_key_follows_everything_that_decides_the_content() -> None:

@@ -9,8 +9,8 @@ pid_file=/run/sluice-host/$name.pid
 log=/var/log/slurm/$name.out
 
 alive() { [ -s "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2> /dev/null; }
-until_true() {     # at most 30 s
-    for _ in {1..1500}; do "$@" > /dev/null 2>&1 && return 0; alive || return 1; sleep 0.02; done
+until_true() {     # at most two minutes, as long as it lives
+    for _ in {1..6000}; do "$@" > /dev/null 2>&1 && return 0; alive || return 1; sleep 0.02; done
     return 1
 }
 listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
@@ -42,19 +42,27 @@ start() {
     echo $! > "$pid_file"
     up || { echo "$name did not start; the end of $log:" >&2; tail -n 5 "$log" >&2; return 1; }
 }
+gone() {            # at most 30 s
+    for _ in {1..1500}; do kill -0 "$pid" 2> /dev/null || return 0; sleep 0.02; done
+    return 1
+}
 stop() {
     alive || return 0
     pid=$(cat "$pid_file")
     kill "$pid"
-    for _ in {1..500}; do kill -0 "$pid" 2> /dev/null || break; sleep 0.02; done
-    kill -9 "$pid" 2> /dev/null
+    gone || { kill -9 "$pid"; gone; } 2> /dev/null
     rm -f "$pid_file"
+}
+send() {            # a killed daemon is gone when this returns: until its process is, a start would find it running
+    pid=$(cat "$pid_file")
+    kill -s "$1" "$pid"
+    [ "$1" != KILL ] || gone || { echo "$name does not end" >&2; return 1; }
 }
 case $action in
     start) start ;;
     stop) stop ;;
     restart) stop; start ;;
     status) if alive; then echo running; else echo stopped; exit 3; fi ;;
-    signal) alive || { echo "$name does not run" >&2; exit 3; }; kill -s "${3:?which signal}" "$(cat "$pid_file")" ;;
+    signal) alive || { echo "$name does not run" >&2; exit 3; }; send "${3:?which signal}" ;;
     *) echo "usage: sluice-service start|stop|restart|status NAME | signal NAME SIGNAL" >&2; exit 2 ;;
 esac
