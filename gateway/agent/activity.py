@@ -68,7 +68,8 @@ class Activity:
             path = f"{self._prefix}/api/{kind}"
             rows = json.loads(await loop.run_in_executor(None, get, self._target, path, _WITHIN))
             for row in rows:
-                busy = row.get("execution_state") in ("busy", "starting")
+                # Terminals have no state. Of a kernel, what is not known to be at rest is at work.
+                busy = row.get("execution_state", "idle") not in ("idle", "dead")
                 found.append(now if busy else _moment(row["last_activity"]))
         return max(found, default=None)
 

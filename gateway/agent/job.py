@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import certificate, container, errors, image, inside, limits
 from .activity import Activity
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGWINCH", "SIGALRM", "SIGURG")
 _LAST_WORDS_SECONDS = 20.0
+#: That a program in a terminal has ended is told at once, or when nothing more of what it left behind writes.
+_TOLD_WITHIN = 2.0
 _RACE_SECONDS = 0.5
 #: A job that ends, or is ready, within so many seconds costs the controller no word about its terminal.
 _RUNNING_SECONDS = 2.0
@@ -60,6 +62,7 @@ class Job:
         self._activity: Optional[Activity] = None
         self._fingerprint = ""
         self._stop = asyncio.Event()
+        self._terminals: List[Terminal] = []
         self._hurry = asyncio.Event()
         self._stop_reason = "stopped"
         self._stop_time = 0.0
@@ -256,7 +259,7 @@ class Job:
         """Until a stop is asked for, or the time limit is near; False if the program ends by itself."""
         before = self._spec["stop"]["before_limit"]
         if self._deadline.end is None:
-            await self._deadline.ask()
+            await self._asked_for_limit()
         while True:
             left = self._deadline.wait(before)
             index = await first(self._payload.wait(), self._stop.wait(), within=left)
@@ -264,11 +267,15 @@ class Job:
                 return False
             if index is not None:
                 return True
-            await self._deadline.ask()
-            left = self._deadline.wait(before)
-            if left is None or left <= 0:
-                self._ask_stop("time_limit", "the time limit is near")
-                return True
+            if await self._asked_for_limit():
+                left = self._deadline.wait(before)
+                if left is None or left <= 0:
+                    self._ask_stop("time_limit", "the time limit is near")
+                    return True
+
+    async def _asked_for_limit(self) -> bool:
+        """Ask Slurm for the time limit. A controller may answer late: a stop, or the program's end, waits for none."""
+        return await first(self._payload.wait(), self._stop.wait(), self._deadline.ask()) == 2  # noqa: PLR2004
 
     # The end.
 
@@ -303,6 +310,7 @@ class Job:
 
     async def _clean_up(self, reason: str, code: int) -> None:
         stopping = self._stop.is_set()
+        await self._end_terminals()
         if self._relay is not None:
             self._relay.close()
         killed = await self._payload.end_rest(0.5 if stopping else 2.0)
@@ -368,10 +376,26 @@ class Job:
         return ControlChannel(edge, self._answer)
 
     def _terminal(self, edge: Edge) -> Terminal:
-        return Terminal(edge, self._enter, self._payload, self._touch)
+        terminal = Terminal(edge, self._enter, self._payload, self._touch, self._ends)
+        self._terminals = [*(one for one in self._terminals if not one.over.is_set()), terminal]
+        return terminal
+
+    async def _end_terminals(self) -> None:
+        """Who is inside learns how it ended, before the connections do."""
+        inside = [one for one in self._terminals if not one.over.is_set()]
+        for one in inside:
+            one.end()
+        over = [asyncio.ensure_future(one.over.wait()) for one in inside]
+        if over:
+            _, left = await asyncio.wait(over, timeout=_TOLD_WITHIN)
+            for task in left:
+                task.cancel()
 
     def _tunnel(self, edge: Edge) -> Tunnel:
         return Tunnel(edge, self._touch)
+
+    def _ends(self) -> bool:
+        return self._stop.is_set() or not self._payload.running
 
     def _touch(self) -> None:
         if self._relay is not None:

@@ -162,7 +162,7 @@ class Payload:
             await asyncio.sleep(0.05)
         killed = 0
         for _round in range(200):
-            left = self.alive()
+            left = self.alive() or self.alive()  # one that started another and ended while we looked hid it
             if not left:
                 break
             killed = max(killed, len(left))

@@ -36,6 +36,7 @@ LAST_WORDS_SECONDS = 1.0
 LINGER_SECONDS = 60.0
 #: How long a program whose caller has gone has to end itself.
 PATIENCE_SECONDS = 5.0
+PATIENCE_AT_THE_END = 0.5
 _SIGNALS = frozenset(("HUP", "INT", "QUIT", "TERM", "KILL", "USR1", "USR2", "CONT", "TSTP", "WINCH", "ALRM"))
 _LARGEST = 0xFFFF
 
@@ -45,15 +46,18 @@ Enter = Callable[[Sequence[str], Mapping[str, str]], "Entry"]
 class Terminal:
     """The handler of one connection. `enter` says how a program is started in the container; ValueError if it cannot.
 
-    `touch` is told that somebody is busy here.
+    `touch` is told that somebody is busy here. `job_ends`: the job does, and with it what runs in it.
     """
 
-    def __init__(self, edge: Edge, enter: Enter, payload: Payload, touch: Callable[[], None]) -> None:
+    def __init__(
+        self, edge: Edge, enter: Enter, payload: Payload, touch: Callable[[], None], job_ends: Callable[[], bool]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._edge = edge
         self._enter = enter
         self._payload = payload
         self._touch = touch
+        self._job_ends = job_ends
         self._frames = frames.Frames()
         self._pid: Optional[int] = None
         self._joined = False
@@ -69,6 +73,7 @@ class Terminal:
         self._choked = False
         self._opening: Optional[asyncio.Task[None]] = None
         self._lingering: Optional[asyncio.TimerHandle] = None
+        self.over = asyncio.Event()  # the caller was told the end, or has gone
 
     # From the edge.
 
@@ -91,6 +96,7 @@ class Terminal:
     def lost(self) -> None:
         """Nobody is there any more: the program is told as a terminal tells it, and ended if it does not end."""
         self._gone = True
+        self.over.set()
         if self._lingering is not None:
             self._lingering.cancel()
         if self._opening is not None:
@@ -104,6 +110,14 @@ class Terminal:
         if self._pid is not None and self._code is None:
             kill_all(targets, signal.SIGHUP)
             self._loop.call_later(PATIENCE_SECONDS, self._end, self._pid, [*targets, self._pid])
+
+    def end(self) -> None:
+        """The job ends, and the program with it: its caller is told before the connection is closed."""
+        if self._pid is not None and self._code is None:
+            targets = [*self._targets(), self._pid]
+            kill_all(targets, signal.SIGHUP)
+            kill_all(targets, signal.SIGTERM)
+            self._loop.call_later(PATIENCE_AT_THE_END, self._end, self._pid, targets)
 
     def choke(self) -> None:
         self._choked = True
@@ -255,11 +269,12 @@ class Terminal:
         if self._open and not quiet:
             self._loop.call_later(LAST_WORDS_SECONDS / 4, self._maybe_done)
             return
-        self._finish(exit=self._code)
+        self._finish(exit=self._code, **({"job_ends": True} if self._job_ends() else {}))
 
     def _finish(self, **words: Any) -> None:
         if not self._gone:
             self._gone = True
+            self.over.set()
             self._edge.write(frames.words(**words))
             self._lingering = self._loop.call_later(LINGER_SECONDS, self._edge.close)
 

@@ -37,9 +37,11 @@ class Watchdog:
         self._write(b"%d\n" % session)
 
     def dismiss(self) -> None:
-        """All is ended properly: nothing is to be done."""
+        """All is ended properly: nothing is to be done. Gone when this returns, so that nothing outlives the agent."""
         self._write(_BYE)
         os.close(self._writer)
+        with contextlib.suppress(ChildProcessError):  # it was killed, and is forgotten already
+            os.waitpid(self.pid, 0)
 
     def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # it may have been killed, as we may be
@@ -68,7 +70,7 @@ def _watch(reader: int, marker: bytes, runtime: str) -> None:
 
 def _end_all(left: Callable[[], List[int]]) -> None:
     for _round in range(1000):
-        pids = left()
+        pids = left() or left()  # one that started another and ended while we looked hid it
         if not pids:
             return
         kill_all(pids, signal.SIGKILL)

@@ -12,8 +12,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,10 @@ from cryptography.x509.oid import NameOID
 from gateway.model.announcement import Endpoint, parse
 from gateway.model.jobspec import JobSpec
 from gateway.render.bundle import agent_bundle
+from tests.waiting import until
 
 PROGRAM = Path(__file__).with_name("program.py")
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 #: Starts what follows the image, with the variables that the real one would set, on paths outside instead of inside.
 APPTAINER = """#!{python}
@@ -62,14 +63,9 @@ T = TypeVar("T")
 
 def wait_for(question: Callable[[], T | None], what: str, deadline: float = DEADLINE) -> T:
     """Ask until the answer is not None."""
-    until = time.monotonic() + deadline
-    while True:
-        answer = question()
-        if answer is not None:
-            return answer
-        if time.monotonic() > until:
-            raise AssertionError(f"{what}: not within {deadline} s")
-        time.sleep(0.02)
+    found = until(question, lambda answer: answer is not None, within=deadline, what=what)
+    assert found is not None
+    return found
 
 
 class Authority:
@@ -228,7 +224,7 @@ class RunningAgent:
     def connect(self, alpn: str | None = None, word: str = "ready") -> ssl.SSLSocket:
         """A connection as the gateway makes it: the fingerprint is checked first of all."""
         place = self.announced(word)
-        raw = socket.create_connection((place.host, place.port), 10)
+        raw = socket.create_connection((place.host, place.port), DEADLINE)
         sock = self.authority.context(alpn).wrap_socket(raw)
         shown = sock.getpeercert(binary_form=True)
         assert shown is not None
@@ -292,5 +288,6 @@ def end(running: RunningAgent) -> None:
             running.process.kill()
             running.process.wait()
         for pid in running.descendants():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself between the look and the kill
+                os.kill(pid, signal.SIGKILL)
     shutil.rmtree(running.tmp, ignore_errors=True)

@@ -1,10 +1,11 @@
 """A small service for the tests: HTTP/1.1 on $SLUICE_SOCKET or 127.0.0.1:$SLUICE_PORT. Python >= 3.8, stdlib only.
 
-Options: `--delay S` before it listens, `--exit-after S CODE`, `--ignore-term N` (the first N SIGTERMs),
-`--child` (leaves a child that ignores SIGTERM, in a session of its own), `--model` (completions fail at first, while
-/health is 200).
+Options: `--delay S` before it listens, `--after FILE` (not before there is one), `--exit-after S CODE`,
+`--ignore-term N` (the first N SIGTERMs), `--child` (leaves a child that ignores SIGTERM, in a session of its own).
+The first completions fail, while /health is 200. What /held streams ends when there is a file `go` where it runs.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 OPTIONS = sys.argv[1:]
-STARTED = time.monotonic()
+COMPLETIONS, FAILING = itertools.count(1), 3
 SLEEPER = "import signal,time;signal.signal(15,signal.SIG_IGN);time.sleep(600)"
 
 
@@ -42,6 +43,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         elif url.path == "/stream":
             self.stream(int(query["n"]), float(query["gap"]))
+        elif url.path == "/held":
+            self.stream(2, 0.0, Path("go"))
         elif url.path == "/big":
             self.big(int(query["size"]))
         elif url.path == "/exit":
@@ -52,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.path == "/v1/completions":
-            late = time.monotonic() - STARTED > 1.0
+            late = next(COMPLETIONS) > FAILING
             self.answer(200 if late else 500, {"asked": json.loads(body)} if late else {"error": "engine is dead"})
             return
         self.send_response(200)
@@ -60,11 +63,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def stream(self, count: int, gap: float) -> None:
+    def stream(self, count: int, gap: float, last_after: "Path | None" = None) -> None:
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for number in range(count):
+            if last_after is not None and number == count - 1:
+                until_there(last_after)
             piece = b"piece %d\n" % number
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.flush()
@@ -111,6 +116,11 @@ def option(name: str, count: int) -> "list[str]":
     return OPTIONS[at : at + count]
 
 
+def until_there(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.02)
+
+
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -131,6 +141,8 @@ def main() -> None:
         subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
     for value in option("--delay", 1):
         time.sleep(float(value))
+    for value in option("--after", 1):
+        until_there(Path(value))
     if option("--exit-after", 2):
         after, code = option("--exit-after", 2)
         threading.Timer(float(after), os._exit, [int(code)]).start()

@@ -14,11 +14,11 @@ def refused(agent: Any, context: ssl.SSLContext) -> None:
     place = agent.announced()
 
     def talk() -> bytes:
-        with socket.create_connection((place.host, place.port), 10) as raw, context.wrap_socket(raw) as sock:
+        with socket.create_connection((place.host, place.port), 60) as raw, context.wrap_socket(raw) as sock:
             sock.sendall(b"GET /about HTTP/1.1\r\nhost: x\r\n\r\n")
             return sock.recv(1)
 
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises((ssl.SSLError, ConnectionError)):  # a reset, if what is sent comes after the refusal
         talk()
 
 
@@ -45,12 +45,12 @@ def test_only_the_gateways_certificate_is_admitted(agent: Any, authority: Any, t
 def test_noise_on_the_port_harms_nobody(agent: Any) -> None:
     agent.start(agent.spec())
     place = agent.announced()
-    with socket.create_connection((place.host, place.port), 10) as raw:
+    with socket.create_connection((place.host, place.port), 60) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        raw.settimeout(10)
+        raw.settimeout(60)
         while raw.recv(100):
             pass
-    with socket.create_connection((place.host, place.port), 10):
+    with socket.create_connection((place.host, place.port), 60):
         assert agent.get("/health")[0] == 200
 
 

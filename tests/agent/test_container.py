@@ -40,7 +40,7 @@ def mounts(argv: "list[str]") -> "list[dict[str, str]]":
 
 
 @given(st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"]), min_size=1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_path_can_be_mounted(places: Places, name: str) -> None:
     bind = {"source": f"/{name}", "target": f"/x{name}", "read_only": True}
     argv = container.command(spec(binds=[bind]), places, ["run"])
@@ -119,7 +119,9 @@ def test_what_of_the_jobs_environment_is_passed() -> None:
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40, deadline=None
+)
 @given(first=TEXT, second=TEXT)
 @example(first="a\r\nb'\\''$(id)\x80\x81\x88", second="")
 def test_values_beyond_plain_text_travel_through_a_shell(places: Places, shell: str, first: str, second: str) -> None:

@@ -13,6 +13,11 @@ from gateway.agent.refusal import refusal
 
 BATCH: dict[str, Any] = {"service": None}
 SHELL = "/bin/sh"
+#: Takes what is announced, and says nothing of a job.
+NO_ANSWER = """#!/bin/sh
+[ "$1" = show ] && exec sleep 600
+for word in "$@"; do case $word in Comment=*) echo "$word" >>"$SLUICE_TEST_COMMENTS"; esac; done
+"""
 
 
 def batch(agent: Any, script: str, **changes: Any) -> Any:
@@ -76,7 +81,7 @@ def test_a_node_without_apptainer_is_told(agent: Any) -> None:
 
 
 def test_a_service_that_never_answers_is_given_up(agent: Any) -> None:
-    agent.start(agent.spec(service={"probe": {"kind": "http", "path": "/nothing"}, "start_timeout": 2}))
+    agent.start(agent.spec(service={"probe": {"kind": "http", "path": "/nothing"}, "start_timeout": 6}))
     assert agent.ends() == 69
     assert agent.comments == ["sluice/1 ended reason=probe_timeout code=69"]
     assert "last answer: HTTP 404" in agent.log
@@ -135,16 +140,17 @@ def test_children_in_sessions_of_their_own_do_not_survive(agent: Any) -> None:
 
 
 def test_a_stream_in_flight_is_finished_before_the_stop(agent: Any) -> None:
-    agent.start(agent.spec())
+    agent.start(agent.spec(stop={"grace": 60, "kill_after": 120}))
     with agent.connect() as idle, agent.connect() as sock:
-        sock.sendall(b"GET /stream?n=15&gap=0.1 HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
         assert sock.recv(1)
         assert agent.ask("status")["in_flight"] == 1
         agent.stop()
         assert b"draining" in idle.recv(4096)  # an idle connection is closed at once
+        (agent.session / "work" / "go").touch()
         with sock.makefile("rb") as stream:
             rest = stream.read()
-        assert rest.endswith(b"piece 14\n\r\n0\r\n\r\n" + refusal("draining"))  # no request behind it was taken
+        assert rest.endswith(b"piece 1\n\r\n0\r\n\r\n" + refusal("draining"))  # no request behind it was taken
     assert agent.ends() == 0
 
 
@@ -197,17 +203,28 @@ def test_a_stopped_batch_job_gives_the_programs_code(agent: Any) -> None:
     assert "saving" in agent.output
 
 
+def test_a_stop_does_not_wait_for_a_controller_that_does_not_answer(agent: Any) -> None:
+    agent.program("scontrol", NO_ANSWER)
+    batch(agent, "trap 'echo saving; exit 9' TERM; echo on; while :; do sleep 0.05; done")
+    agent.printed("on")
+    agent.stop()
+    assert agent.ends() == 9
+    assert agent.comments == ["sluice/1 ended reason=stopped code=9"]
+    assert agent.descendants() == []
+
+
 def test_a_service_ends_before_its_time_limit(agent: Any) -> None:
     now = int(time.time())
-    agent.job_file.write_text(f"JobId=42 EndTime={time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(now + 8))} X=1")
+    end = now + 64  # it begins to stop a minute before
+    agent.job_file.write_text(f"JobId=42 EndTime={time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(end))} X=1")
     agent.start(
         agent.spec(stop={"grace": 1, "kill_after": 4, "before_limit": 60}),
-        SLURM_JOB_START_TIME=str(now - 52),
-        SLURM_JOB_END_TIME=str(now + 8),
+        SLURM_JOB_START_TIME=str(end - 600),
+        SLURM_JOB_END_TIME=str(end),
     )
-    agent.announced()
+    agent.said("ready after")  # where that takes longer than 4 s it stops at once, and was never announced
     assert agent.ends() == 124
-    assert time.time() < now + 8
+    assert time.time() < end
     assert agent.comments[-1] == "sluice/1 ended reason=time_limit code=124"
 
 

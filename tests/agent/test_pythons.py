@@ -63,7 +63,7 @@ def test_a_stream_is_finished_and_a_stubborn_program_killed(agent: Any, python: 
     assert agent.ask("secrets", word="secrets", values={"TOKEN": "\u0080\r\n"})["ok"]
     assert json.loads(agent.get("/about")[1])["env"]["TOKEN"] == "\u0080\r\n"
     with agent.connect() as sock:
-        sock.sendall(b"GET /stream?n=10&gap=0.1 HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /stream?n=4&gap=0.1 HTTP/1.1\r\nhost: x\r\n\r\n")
         assert sock.recv(1)
         agent.stop()
         with sock.makefile("rb") as stream:

@@ -25,7 +25,7 @@ class TlsClient:
     """A TLS client that can say that it has sent everything and still read: Python's sockets cannot."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self.raw = socket.create_connection(("127.0.0.1", port), 20)
+        self.raw = socket.create_connection(("127.0.0.1", port), 60)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing)
         self._step(self.tls.do_handshake)
@@ -179,7 +179,7 @@ async def test_a_service_that_has_sent_everything_still_hears_the_client(site: S
     assert await asyncio.to_thread(client.read_all) == b"that is all"
     await asyncio.to_thread(client.send, b"late words")
     await asyncio.to_thread(client.end)
-    assert await asyncio.wait_for(heard, 10) == b"first and late words"
+    assert await asyncio.wait_for(heard, 60) == b"first and late words"
 
 
 async def test_a_client_that_does_not_read_stops_the_service_not_the_memory(site: Site) -> None:
@@ -272,7 +272,7 @@ async def test_a_vanished_client_ends_the_connection_to_the_service(site: Site) 
     client = await site.client()
     await asyncio.to_thread(client.send, b"x")
     client.close()  # no good-bye
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_more_connections_than_the_limit_are_closed(tmp_path: Path, authority: Any) -> None:
@@ -291,7 +291,7 @@ async def test_more_connections_than_the_limit_are_closed(tmp_path: Path, author
 async def test_strangers_that_never_shake_hands_keep_nobody_out(site: Site) -> None:
     limits.raise_file_limit()
     await site.serve(count_then_answer)
-    strangers = [socket.create_connection(("127.0.0.1", site.relay.port), 10) for _ in range(MAX_SHAKING + 20)]
+    strangers = [socket.create_connection(("127.0.0.1", site.relay.port), 60) for _ in range(MAX_SHAKING + 20)]
     try:
         client = await site.client()
         await asyncio.to_thread(client.end)
@@ -320,7 +320,7 @@ async def test_what_is_in_flight_is_known(site: Site) -> None:
         pass
     assert site.relay.in_flight == 1  # the byte "!" began something new, which is no HTTP
     client.close()
-    assert await site.relay.drained(10)
+    assert await site.relay.drained(60)
     assert site.relay.requests == 1
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.agent import frames
-from tests.agent.conftest import Authority, RunningAgent, end, wait_for
+from tests.agent.conftest import PROGRAM, Authority, RunningAgent, end, wait_for
 
 HEAD = struct.Struct(">BI")
 TERMINAL, FORWARD = "sluice-terminal", "sluice-forward"
@@ -29,6 +29,7 @@ class Caller:
         self.sock.settimeout(60)
         self.stream = sock.makefile("rb")
         self.taken = 0
+        self.last: dict[str, Any] = {}
 
     def send(self, kind: int, content: bytes) -> None:
         self.sock.sendall(HEAD.pack(kind, len(content)) + content)
@@ -69,7 +70,7 @@ class Caller:
             out += content if kind == frames.OUTPUT else b""
             err += content if kind == frames.ERRORS else b""
             if kind == frames.WORDS:
-                words = json.loads(content)
+                words = self.last = json.loads(content)
                 self.taken += words.get("taken", 0)
                 if "exit" in words or "closed" in words:
                     return out, err, words.get("exit")
@@ -114,15 +115,9 @@ def test_a_program_runs_as_the_jobs_own_does(busy: Any) -> None:
 def test_input_is_passed_on_to_its_end(busy: Any) -> None:
     data = b"0123456789abcdef" * (1 << 16)
     with terminal(busy, ["sha256sum"]) as caller:
-
-        def feed() -> None:
-            caller.send(frames.INPUT, data)
-            caller.send(frames.INPUT, b"")
-
-        sender = threading.Thread(target=feed)
-        sender.start()
+        caller.send(frames.INPUT, data)
+        caller.send(frames.INPUT, b"")
         out, err, code = caller.rest()
-        sender.join()
     assert (out.split()[:1], err, code) == ([hashlib.sha256(data).hexdigest().encode()], b"", 0)
     assert caller.taken == len(data)
 
@@ -136,8 +131,8 @@ def test_a_terminal_is_one(busy: Any) -> None:
         caller.say(resize=[50, 100])
         caller.send(frames.INPUT, b"stty size\r")
         caller.until(b"50 100")
-        caller.send(frames.INPUT, b"sleep 600; echo on'ward'\r")
-        caller.until(b"sleep 600")
+        caller.send(frames.INPUT, b"sh -c 'echo in''side; exec sleep 600'; echo on'ward'\r")
+        caller.until(b"inside")  # what was typed is shown, too, and before it runs
         caller.send(frames.INPUT, b"\x03")  # Ctrl-C reaches what runs in the foreground
         caller.send(frames.INPUT, b"exit 3\r")
         assert caller.rest()[2] == 3
@@ -206,14 +201,18 @@ def test_terminals_end_with_the_job(agent: Any) -> None:
         busy.stop(signal.SIGTERM)
         busy.ends()
         caller.rest()
+    assert caller.last["job_ends"] is True, "its user is told why"
     assert busy.descendants() == []
 
 
-def test_a_service_has_terminals_before_it_is_ready_and_after(agent: Any) -> None:
-    agent.start(agent.spec(service={"probe": {"kind": "http"}}, container={"command": _late()}))
+def test_a_service_has_terminals_before_it_is_ready_and_after(agent: Any, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    command = ["python3", str(PROGRAM), "--after", str(go)]
+    agent.start(agent.spec(service={"probe": {"kind": "http"}}, container={"command": command}))
     for word in ("running", "ready"):
         with terminal(agent, ["echo", word], word) as caller:
             assert caller.rest()[::2] == (f"{word}\n".encode(), 0)
+        go.touch()
 
 
 def test_a_tunnel_carries_bytes_whoever_speaks_first(busy: Any) -> None:
@@ -257,15 +256,12 @@ def _greeter() -> Iterator[int]:
         thread.join()
 
 
-def _late() -> list[str]:
-    return ["python3", str(Path(__file__).with_name("program.py")), "--delay", "4"]
-
-
 def _stuck(agent: RunningAgent) -> bool:
     """The program waits for us: nothing of its output moves."""
     for pid in agent.descendants():
         if _command(pid)[:1] == [b"head"]:
-            return "pipe" in Path(f"/proc/{pid}/wchan").read_text()
+            with contextlib.suppress(OSError):  # it has just ended
+                return "pipe" in Path(f"/proc/{pid}/wchan").read_text()
     return True
 
 
