@@ -1,6 +1,8 @@
 """What a decision of the policies costs: the shipped ones with a site's hundred policies and limits, one caller.
 
-Beside it the raw thing in the same run: Cedar alone, asked the same with entities that were parsed before.
+Beside it the raw thing in the same run: Cedar alone, asked the same with all policies, and entities that were parsed
+before. Of a site's policies half are about recipes and half about groups, as sites write them; `all apply` has as many
+that are about everybody, none of which can be put aside.
 """
 
 import tempfile
@@ -36,20 +38,25 @@ def measure(env: Environment) -> Iterator[Row]:
 def rows() -> Iterator[Row]:
     """Wall time of each decision, and the processor's."""
     with tempfile.TemporaryDirectory(prefix="sluice-policy-") as folder:
-        chosen = _a_site(Path(folder))
+        chosen, strict = _a_site(Path(folder) / "usual"), _a_strict_site(Path(folder) / "strict")
         caller, subject = _asked()
-        assert chosen.decide(caller, "create", subject, NOW).allowed
+        assert all(one.decide(caller, "create", subject, NOW).allowed for one in (chosen, strict))
         request = policy_question.request(caller, "create", subject, NOW, hour=None, weekday=None)
-        kept = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
-        entities = kept.with_added_json_str(policy_question.passing(subject))
         rules = chosen.current.rules.values()
+        words = frozenset[str]().union(*(rule.words for rule in rules))
+        kept = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
+        entities = kept.with_added_json_str(policy_question.passing(subject, words))
         cedar, number = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in rules)), len(rules)
         for clock, name in ((time.perf_counter, "wall"), (time.thread_time, "CPU")):
             ours = _taken(clock, lambda: chosen.decide(caller, "create", subject, NOW))
+            most = _taken(clock, lambda: strict.decide(caller, "create", subject, NOW))
             raw = _taken(clock, lambda: cedarpy.is_authorized(request, cedar, entities))
             for share in (0.5, 0.99):
                 what = f"policy decision, {number} policies, {name}, p{share * 100:g}"
                 yield Row(what, "ms", percentile(ours, share) * 1e3, percentile(raw, share) * 1e3)
+            for share in (0.5, 0.99):
+                what = f"policy decision, {len(strict.current.rules)} policies, all apply, {name}, p{share * 100:g}"
+                yield Row(what, "ms", percentile(most, share) * 1e3)
         verdicts = Verdicts(chosen, lambda: NOW, "UTC")
         for clock, name in ((time.perf_counter, "wall"), (time.thread_time, "CPU")):
             taken = _taken(clock, lambda: verdicts.of(caller, "call", subject))
@@ -76,8 +83,20 @@ def _a_site(folder: Path) -> Policies:
     limits = (
         f'[limit.l{number}]\ngroups = ["g{number}"]\nmaximum = {{gpus = 1, time = "1h"}}\n' for number in range(LIMITS)
     )
+    folder.mkdir()
     (folder / "site.cedar").write_text("".join(cedar))
     (folder / "limits.toml").write_text("".join(limits))
+    return Policies([folder])
+
+
+def _a_strict_site(folder: Path) -> Policies:
+    cedar = (
+        f'@id("site-{number}")\n@allows("x")\n{FORBID}\n'
+        f'when {{ resource.gpus > {number + 10} && principal in Group::"g{number}" }};\n'
+        for number in range(POLICIES + 2 * LIMITS)
+    )
+    folder.mkdir()
+    (folder / "site.cedar").write_text("".join(cedar))
     return Policies([folder])
 
 

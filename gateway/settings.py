@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.errors import ClusterNotFound, SettingsInvalid
+from gateway.model.connection_limits import ConnectionLimits
 from gateway.model.task_settings import TaskSettings
 
 ENV_PREFIX = "SLUICE_"
@@ -174,6 +175,7 @@ class ServeSettings(Section):
         ge=0,
         description="Failures a minute to say who one is (tokens, links, cookies), from one address; 0: no limit.",
     )
+    connection: ConnectionLimits = Field(ConnectionLimits(), description="What one connection may take, and how long.")
     log_format: Literal["json", "text"] = Field("json", description="How services write their logs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

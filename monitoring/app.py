@@ -9,6 +9,7 @@ from gateway.core.context import Gateway
 from gateway.errors import DatabaseUnavailable
 from gateway.identity.opening import open_callers
 from gateway.model.api import HealthView
+from gateway.model.health import WELL, Pulse, ill, view
 from gateway.store import clusters
 from gateway.web import context, refusals
 from gateway.web.app import Part, Web, api, product_version
@@ -43,33 +44,31 @@ def rest(gateway: Gateway) -> Api:
     async def health(gateway: Gw, caller: Caller, response: Response) -> HealthView:
         """503 unless the database answers and every cluster was polled not long ago."""
         del caller
-        checks = await check(gateway)
-        well = all(word == "ok" for word in checks.values())
-        response.status_code = 200 if well else 503
-        return HealthView(status="ok" if well else "degraded", version=product_version(), checks=checks)
+        told = view(await check(gateway), product_version())
+        response.status_code = 200 if told.status == "ok" else 503
+        return told
 
     return app
 
 
-async def check(gateway: Gateway) -> Mapping[str, str]:
+async def check(gateway: Gateway) -> Mapping[str, Pulse]:
     """What is well and what is not, by name."""
     try:
         seen = {cluster.name: cluster for cluster in await gateway.db.read(clusters.every)}
     except DatabaseUnavailable as error:
-        return {"database": error.message}
-    checks, now = {"database": "ok"}, gateway.clock()
+        return {"database": ill(error.message)}
+    pulses, now = {"database": WELL}, gateway.clock()
     for name in gateway.settings.clusters:
         cluster = seen.get(name)
         if cluster is None or cluster.polled_at is None:
-            checks[f"cluster {name}"] = "has not answered yet"
+            pulses[f"cluster {name}"] = ill("has not answered yet")
         elif not cluster.reachable:
-            checks[f"cluster {name}"] = cluster.message or "does not answer"
+            pulses[f"cluster {name}"] = ill(cluster.message or "does not answer")
         else:
             age = (now - cluster.polled_at).total_seconds()
-            checks[f"cluster {name}"] = (
-                "ok" if age < OLD_POLL else f"last polled {age:.0f} s ago: is the server running?"
-            )
-    return checks
+            late = f"last polled {age:.0f} s ago: is the server running?"
+            pulses[f"cluster {name}"] = WELL if age < OLD_POLL else ill(late)
+    return pulses
 
 
 def part(gateway: Gateway) -> Part:

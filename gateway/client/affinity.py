@@ -43,6 +43,15 @@ def kin(affinity: Affinity, head: RequestHead, caller: str, body: bytes = b"") -
             return None
 
 
+def kin_of_line(affinity: Affinity, body: bytes) -> Kin | None:
+    """The same for a line of a batch. Lines are not one conversation for being asked by one person."""
+    if affinity == "session":
+        user = bytes(_TEXT.decode(body).user)
+        return Kin(_digest(b"u" + user), bounded=False) if user else None
+    start = _start(_TEXT.decode(body)) if affinity == "prefix" else b""
+    return Kin(_digest(start), bounded=True) if start else None
+
+
 def _start(text: _Text) -> bytes:
     """The beginning that a conversation keeps: what comes before the first turn of its user, and that turn."""
     if text.messages:

@@ -25,6 +25,7 @@ from gateway.core.context import Gateway
 from gateway.errors import NotFound
 from gateway.identity.pki import Pki
 from gateway.identity.seal import Seal
+from gateway.model.health import Pulse, ill
 from gateway.network.agents import AgentPath
 from gateway.store.serving import wake
 from gateway.web import refusals
@@ -64,6 +65,13 @@ async def _wake(gateway: Gateway, session_id: str) -> bool:
     return woken
 
 
+def knowledge(age: float) -> Pulse:
+    """How old what is known of sessions is, for health: seconds since it was known to be right."""
+    if age < OLD_ROUTES:
+        return Pulse(well=True, says=f"ok, as of {age:.1f} s ago")
+    return ill(f"known as of {age:.0f} s ago: the database does not answer")
+
+
 def parts(gateway: Gateway) -> list[Part]:
     """The data plane as parts of a frame."""
     plane = plane_of(gateway)
@@ -86,9 +94,8 @@ def part(plane: Plane) -> Part:
         ):
             yield
 
-    async def check() -> Mapping[str, str]:
-        age = routes.age
-        return {"routes": "ok" if age < OLD_ROUTES else f"known as of {age:.0f} s ago: the database does not answer"}
+    async def check() -> Mapping[str, Pulse]:
+        return {"routes": knowledge(routes.age)}
 
     return Part(
         name="data plane", prefixes=(), app=_nothing_here, lifespan=lifespan, check=check, entrance=plane.entrance

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agent.landing import Bytes
 from gateway.client.asked import as_model
-from gateway.client.choice import choose
+from gateway.client.choice import Kin
 from gateway.client.connection import DRAINING, REFUSAL, Connection
 from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
 from gateway.client.http1 import END, ResponseHead
@@ -54,17 +54,18 @@ class Broken(Exception):
         self.message, self.begun = message, begun
 
 
-async def ask(plane: "Plane", caller: Principal, routes: Sequence[Route], question: Question) -> Told:
-    """The answer of one of the sessions. One that sleeps is started, and waited for.
+async def ask(
+    plane: "Plane", caller: Principal, routes: Sequence[Route], question: Question, kin: Kin | None = None
+) -> Told:
+    """The answer of one of the sessions, `kin` says which replica's. One that sleeps is started, and waited for.
 
     Broken if it may have reached a server; TooMany, Overloaded, NotReady or EndpointUnavailable if it has not.
     """
-    loop = asyncio.get_running_loop()
-    ticket = plane.limits.enter(caller, routes, loop.time())
+    ticket = plane.limits.enter(caller, routes, asyncio.get_running_loop().time())
     try:
-        await ticket.wait()
-        while (choice := choose(routes, (), loop.time())) is None:
-            await plane.awaken(routes, _nobody_listens)
+        while (choice := ticket.choose((), kin)) is None:
+            if not await ticket.wait():
+                await plane.awaken(routes, _nobody_listens)
         route, member = choice
         patience = plane.limits.settings.first_byte_seconds or None
         try:
@@ -180,8 +181,8 @@ class Listener:
         except Malformed as error:
             self._fail(f"its answer is no HTTP/1.1: {error}")
 
-    def broke(self, why: str) -> None:
-        if self._head is not None and isinstance(self._frame, UntilClose):
+    def broke(self, why: str, *, whole: bool) -> None:
+        if whole and self._head is not None and isinstance(self._frame, UntilClose):
             self._done()
         else:
             self._fail(why)

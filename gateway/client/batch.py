@@ -9,15 +9,16 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import structlog
 from prometheus_client import Counter
 
+from gateway.client.affinity import kin_of_line
 from gateway.client.asking import Broken, Question, Told, ask
 from gateway.client.finding import Finding, Gone
 from gateway.client.routes import Route
-from gateway.core import lines, tasks
+from gateway.core import audit, lines, tasks
 from gateway.core.context import Gateway
 from gateway.core.lines import BadLine, Check, Kind, Splitter
 from gateway.errors import (
@@ -31,7 +32,8 @@ from gateway.errors import (
     Unauthenticated,
     WriteUnknown,
 )
-from gateway.model.task import Seen, Task, TaskPhase, step
+from gateway.model.plan import PlannedReplicas
+from gateway.model.task import Seen, Task, TaskPhase, step, unasked
 from gateway.store import files, results
 from gateway.store import tasks as store
 from gateway.store.files import CHUNK
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOOK = 1.0
+LOOK, SHORTEST = 1.0, 0.2
 #: Results that wait to be written: with more, nothing new is asked.
 MOST_WAITING, MOST_WAITING_BYTES = 512, 16 << 20
 PLACED_AT_ONCE = 2000
@@ -96,6 +98,7 @@ class Batch:
         self._limits = gateway.settings.tasks
         self._finding: Finding
         self._caller: Principal
+        self._wanted: dict[Route, int] = {}
         self._waits = ""
         self._stop = ""
 
@@ -110,8 +113,8 @@ class Batch:
             except LeaseLost as error:
                 log.info("a task is another's now", task=task.id, why=error.message)
                 return
-            except FileNotFound as error:
-                await self._step(Seen(refused=f"its input is gone: {error.message}"))
+            except (FileNotFound, BadLine) as error:
+                await self._step(Seen(refused=f"its input cannot be read any more: {error.message}"))
 
     async def _work(self, task: Task) -> Seen:
         match task.phase:
@@ -190,6 +193,7 @@ class Batch:
                 waiting.close()
             await keeper
         finally:
+            self._want(0)
             keeper.cancel()
             await asyncio.wait({keeper})
         if self._stop:
@@ -205,38 +209,44 @@ class Batch:
         """Whether every line has been asked; without, the task is to be looked at."""
         loop, running = asyncio.get_running_loop(), set[asyncio.Task[Result]]()
         exhausted, look_at = False, loop.time() + LOOK
+        stopped = loop.create_task(asks_no_more(self._gateway, task.id))
         try:
-            while not (self._stop or (exhausted and not running)):
+            while not (self._stop or stopped.done() or (exhausted and not running)):
                 while not exhausted and not waiting.full and len(running) < self._most(task, len(running)):
                     line = await anext(left, None)
+                    if stopped.done():
+                        break
                     if line is None:
                         exhausted = True
                     else:
                         running.add(loop.create_task(self._line(task, *line)))
-                if running:
-                    done, running = await asyncio.wait(running, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
-                    for one in done:
-                        waiting.add(one.result())
-                else:
-                    await asyncio.sleep(PAUSE)
-                if keeper.done():
-                    keeper.result()
+                await asyncio.wait(
+                    {stopped, *running}, timeout=LOOK if running else PAUSE, return_when=asyncio.FIRST_COMPLETED
+                )
+                done = {one for one in running if one.done()}
+                running -= done
+                for one in done:
+                    waiting.add(one.result())
+                for beside in (keeper, stopped):
+                    if beside.done():
+                        beside.result()
                 if loop.time() >= look_at:
                     look_at = loop.time() + LOOK
-                    if not await self._goes_on(task):
+                    if not await self._goes_on(task, len(running)):
                         return False
-            return exhausted and not self._stop
+            return exhausted and not running and not self._stop
         finally:
-            for one in running:
-                one.cancel()
-            if running:
-                await asyncio.wait(running)
+            for other in (stopped, *running):
+                other.cancel()
+            await asyncio.wait({stopped, *running})
 
-    async def _goes_on(self, task: Task) -> bool:
+    async def _goes_on(self, task: Task, running: int) -> bool:
         """Whether there is still a point in asking: not cancelled, not too late, and its owner still may."""
         now = await self._reread()
         if now is None or now.phase is not TaskPhase.IN_PROGRESS or self._gateway.clock() >= now.expires_at:
             return False
+        most = task.concurrency or (now.total or 0)
+        self._want(max(0, min((now.total or 0) - now.done, most) - running))
         try:
             self._caller = await self._gateway.db.read(tasks.acting, task)
         except (Unauthenticated, Forbidden) as error:
@@ -252,22 +262,32 @@ class Batch:
     def _most(self, task: Task, running: int) -> int:
         """How many lines may be under way now: callers who wait for their answers go first."""
         routes = self._finding.known
-        if any(not self._plane.limits.room([route]) for route in routes):
+        if not all(self._plane.limits.room(route) for route in routes):
             return running
         most = sum(self._share(route.service.max_in_flight, route) for route in routes) or 1
         return min(most, task.concurrency or most)
 
     def _share(self, most: int | None, route: Route) -> int:
-        """What a session's replicas are asked at once. One that may have more gets so much that it does."""
+        """What a session's replicas are asked at once."""
         number, asked = len(route.members), route.service.replicas
         if not number:
             return 1
-        each = self._limits.per_replica
-        if asked is not None and asked.max > asked.min:
-            number, each = min(number + 1, asked.max), asked.target_in_flight
+        each = asked.target_in_flight if _grows(asked) else self._limits.per_replica
         if most is not None:
             each = min(each, max(1, most // 2))
         return number * each
+
+    def _want(self, left: int) -> None:
+        """Say of each session that may have more replicas how many more lines there are: by that they are started."""
+        routes, before = list(self._finding.known), self._wanted
+        each = -(-left // (len(routes) or 1))
+        self._wanted = {
+            route: min(each, asked.max * asked.target_in_flight)
+            for route in routes
+            if _grows(asked := route.service.replicas)
+        }
+        for route in {*before, *self._wanted}:
+            route.backlog += self._wanted.get(route, 0) - before.get(route, 0)
 
     async def _line(self, task: Task, number: int, raw: bytes) -> Result:
         """What becomes of one line. It is asked until it has an answer, or has gone wrong too often."""
@@ -282,7 +302,8 @@ class Batch:
             after = 0.0
             try:
                 routes = await self._finding.serving(self._caller, request.model)
-                told = await ask(self._plane, self._caller, routes, question)
+                kin = kin_of_line(routes[0].service.affinity, request.body) if not tries else None
+                told = await ask(self._plane, self._caller, routes, question, kin)
                 self._waits, after = "", told.after
                 if told.status not in _NOT_NOW and told.status < _BAD:
                     break
@@ -290,7 +311,10 @@ class Batch:
             except Broken as error:
                 tries, code, why = tries + 1, "upstream_closed", error.message
             except (Gone, Forbidden) as error:
-                self._stop = self._stop or str(error.message)
+                code = self._not_for_us(task, request.endpoint, error)
+                if task.session is None:  # another line may name another model
+                    return self._result(number, *lines.refused(task.id, number, request.custom_id, code, error.message))
+                self._stop = self._stop or error.message
             except NotReady as error:
                 self._waits = error.message
             except SluiceError as error:
@@ -309,6 +333,14 @@ class Batch:
         return self._result(
             number, *lines.answered(task.id, number, request.custom_id, told.status, question.id, told.body)
         )
+
+    def _not_for_us(self, task: Task, endpoint: str, error: Gone | Forbidden) -> str:
+        """The code of it. A denial is told as that of a caller is."""
+        if isinstance(error, Gone):
+            return "model_not_found"
+        told = audit.by(self._gateway, self._caller)
+        audit.refused(self._gateway, told, error, f"POST {endpoint}", "task", task.id, project=task.project)
+        return error.code
 
     def _result(self, number: int, ok: bool, body: bytes) -> Result:
         self._outcomes.labels("answered" if ok else "failed").inc()
@@ -337,6 +369,7 @@ class Batch:
 
     async def _assemble(self, task: Task) -> tuple[str | None, str | None]:
         """Put the results in their order: say of each where it begins, and make the files that show them."""
+        await self._give_up(task)
         places = Places()
         while True:
             found = await self._gateway.db.write(results.place, self._grip, places, PLACED_AT_ONCE)
@@ -344,6 +377,42 @@ class Batch:
                 break
             places = found
         return await tasks.show(self._gateway, task, self._grip, places)
+
+    async def _give_up(self, task: Task) -> None:
+        """Lines that will not be asked any more have that for their result: none is left out."""
+        if task.total is None or task.whole:
+            return
+        found, (code, message) = list[Result](), unasked(task)
+        try:
+            async with aclosing(self._left(task)) as left:
+                async for number, raw in left:
+                    custom_id = lines.read(number, raw, _kind(task)).custom_id
+                    found.append(Result(number, *lines.refused(task.id, number, custom_id, code, message)))
+                    if len(found) >= PLACED_AT_ONCE:
+                        await self._gateway.db.write(results.keep, self._grip, found)
+                        found = []
+        except (FileNotFound, BadLine) as error:
+            log.warning("lines cannot be read", task=task.id, error=error.message)
+        if found:
+            await self._gateway.db.write(results.keep, self._grip, found)
+
+
+async def asks_no_more(gateway: Gateway, task_id: str) -> None:
+    """Return as soon as nothing is to be asked for a task any more: whoever cancels it tells so, no clock is needed."""
+    while True:
+        heard = gateway.news.listen()
+        try:
+            if await gateway.db.read(store.phase, task_id) is not TaskPhase.IN_PROGRESS:
+                return
+        except DatabaseUnavailable as error:
+            log.warning("whether a task goes on is not known", task=task_id, error=error.message)
+        await asyncio.sleep(SHORTEST)  # much news at once is one look
+        await gateway.news.wait(None, heard)
+
+
+def _grows(asked: PlannedReplicas | None) -> TypeGuard[PlannedReplicas]:
+    """Whether there may be more replicas with more to do."""
+    return asked is not None and asked.max > asked.min
 
 
 def _kind(task: Task) -> Kind:

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from gateway.client.plane import Plane
 
 MOST_BODY = 1 << 16
+LONGEST_NUMBER = 9
 MOST_LISTED, FILES_LISTED, BATCHES_LISTED = 10_000, 1000, 100
 PURPOSES = frozenset({"batch"})
+EXPIRES = "expires_after"
 
 
 class _Wanted(msgspec.Struct):
@@ -42,6 +44,7 @@ class _Wanted(msgspec.Struct):
     endpoint: str
     completion_window: str = "24h"
     metadata: dict[str, str] | None = None
+    output_expires_after: object = None
 
 
 class Batches:
@@ -92,6 +95,8 @@ class Batches:
                     raise Invalid("you must provide a file", param="file")
                 if purpose not in PURPOSES:
                     raise Invalid(f"purpose: it must be one of {', '.join(sorted(PURPOSES))}", param="purpose")
+                if any(name.startswith(EXPIRES) for name in fields.all):
+                    raise self._kept(EXPIRES)
                 return JSONResponse(_file(await upload.finish()))
         except ClientDisconnect as error:
             raise ConnectionAbortedError("the caller left") from error
@@ -121,10 +126,17 @@ class Batches:
         await files.delete(self._gateway, _caller(request), file_id)
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
+    def _kept(self, field: str) -> Invalid:
+        """Who wants something gone by a certain time is not to believe that it will be."""
+        days = self._gateway.settings.tasks.keep_days
+        return Invalid(f"{field}: files are kept for {days} days here, or until they are deleted", param=field)
+
     # Batches
 
     async def _create(self, request: Request) -> Response:
         wanted = await _read(request)
+        if wanted.output_expires_after is not None:
+            raise self._kept(f"output_{EXPIRES}")
         asked = Asked(endpoint=wanted.endpoint, window=wanted.completion_window, about=wanted.metadata)
         task = await tasks.create_batch(self._gateway, _caller(request), asked, wanted.input_file_id)
         return JSONResponse(_batch(task))
@@ -188,7 +200,7 @@ async def _read(request: Request) -> _Wanted:
 
 def _limit(request: Request, usual: int, most: int) -> int:
     said = request.query_params.get("limit", str(usual))
-    if not said.isascii() or not said.isdigit() or not 1 <= int(said) <= most:
+    if not said.isascii() or not said.isdigit() or len(said) > LONGEST_NUMBER or not 1 <= int(said) <= most:
         raise Invalid(f"limit: a number from 1 to {most}", param="limit")
     return int(said)
 

@@ -30,23 +30,31 @@ class Kin:
 def choose(
     routes: Sequence["Route"], tried: Collection["Upstream"], now: float, kin: Kin | None = None
 ) -> Choice | None:
-    """The endpoint for a request; one that was tried, or fails, only if there is no other. None if there is none."""
+    """The endpoint for a request; None if there is none."""
+    found = fit(routes, tried)
+    return pick(found, now, kin) if found else None
+
+
+def fit(routes: Sequence["Route"], tried: Collection["Upstream"]) -> list[Choice]:
+    """Those to choose from: the fittest that there are; those that were tried, or fail, only if there are no others."""
     every = [(route, member) for route in routes for member in route.members]
     left = [pair for pair in every if pair[1] not in tried] or every
-    if not left:
-        return None
-    best = min(member.health.rank for _, member in left)
-    fit = [pair for pair in left if pair[1].health.rank == best]
-    if len(fit) == 1:
-        return fit[0]
+    best = min((member.health.rank for _, member in left), default=0)
+    return [pair for pair in left if pair[1].health.rank == best]
+
+
+def pick(found: Sequence[Choice], now: float, kin: Kin | None) -> Choice:
+    """One of these, of which there is one at least."""
+    if len(found) == 1:
+        return found[0]
     if kin is None:
-        return _least(fit, now)
-    fit.sort(key=lambda pair: _weight(kin.key, pair[1].tag), reverse=True)
+        return _least(found, now)
+    in_order = sorted(found, key=lambda pair: _weight(kin.key, pair[1].tag), reverse=True)
     if not kin.bounded:
-        return fit[0]
-    share = MOST_UNFAIR * (1 + sum(member.health.in_flight for _, member in fit)) / len(fit)
-    room = (pair for pair in fit if pair[1].health.load(now) <= math.ceil(share))
-    return next(room, None) or _least(fit, now)
+        return in_order[0]
+    share = MOST_UNFAIR * (1 + sum(member.health.in_flight for _, member in found)) / len(found)
+    room = (pair for pair in in_order if pair[1].health.load(now) <= math.ceil(share))
+    return next(room, None) or _least(found, now)
 
 
 def _least(fit: Sequence[Choice], now: float) -> Choice:

@@ -4,12 +4,14 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
-from gateway.agent.landing import Bytes, Landing
+from gateway.agent.landing import SMALL, Bytes, Landing
 
 #: What an agent says in place of its service, which got nothing of the request (`gateway.agent.refusal`).
 REFUSAL = b"HTTP/1.1 503 Not Taken\r\n"
@@ -44,8 +46,8 @@ class User(Protocol):
     def answered(self, data: Bytes) -> None:
         """The service sent this: bytes, or a memoryview that holds until this returns."""
 
-    def broke(self, why: str) -> None:
-        """The connection is gone, or the service sends nothing more."""
+    def broke(self, why: str, *, whole: bool) -> None:
+        """The connection is gone, or the service sends nothing more: `whole`, it said so, and all that it sent came."""
 
     def congested(self) -> None:
         """The service reads too slowly: write nothing more for now."""
@@ -56,11 +58,12 @@ class User(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection. `on_lost` is called when it ends while nobody uses it.
 
-    `told`: the agent said, unasked, that it takes nothing more. `watches`: it finds out within three seconds that the
-    node is gone; `vanished`: it did.
+    `told`: the agent said, unasked, that it takes nothing more. `watchable`: it can find out within three seconds that
+    the node is gone; `vanished`: it did.
     """
 
     __slots__ = (
+        "_landing",
         "_on_lost",
         "_paused",
         "_transport",
@@ -70,16 +73,17 @@ class Connection(asyncio.BufferedProtocol):
         "used",
         "user",
         "vanished",
-        "watches",
+        "watchable",
     )
 
     def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
         self._on_lost = on_lost
+        self._landing = _LANDINGS.here
         self._transport: asyncio.Transport
         self._paused = False
         self.user: User | None = None
         self.alive = False
-        self.used = self.told = self.watches = self.vanished = False
+        self.used = self.told = self.watchable = self.vanished = False
         self.idle_since = 0.0
 
     # What the transport says
@@ -87,22 +91,24 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        plain = transport.get_extra_info("socket")
+        self.watchable = plain is not None and plain.family in {socket.AF_INET, socket.AF_INET6}
         self.alive = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        return _LANDINGS.here.view
+        return self._landing.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = _LANDINGS.here.taken(nbytes)
         if self.user is not None:
-            self.user.answered(data)
+            piece = self._landing.view[:nbytes]
+            self.user.answered(bytes(piece) if nbytes < SMALL else piece)  # as `taken` does, for every event of streams
         else:
-            self.told = not self.used and bytes(data).startswith(DRAINING)
+            self.told = not self.used and bytes(self._landing.view[:nbytes]).startswith(DRAINING)
             self.abort()  # nobody asked: this connection is out of step
 
     def eof_received(self) -> None:
-        self._ended("the service closed the connection")
+        self._ended("the service closed the connection", whole=self._is_told())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER
@@ -134,11 +140,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def watch(self, *, on: bool) -> None:
-        """Watch over the node while it waits, or (for an answer that goes on) no more. Other ways have their own."""
-        self.watches = on
+        """Watch over the node while it waits, or (for an answer that goes on) no more."""
         plain = self._transport.get_extra_info("socket")
-        if plain is None or plain.family not in {socket.AF_INET, socket.AF_INET6}:
-            return
         # It may be closing; and uvloop's own object takes no options.
         with suppress(OSError), socket.socket(fileno=os.dup(plain.fileno())) as connection:
             for option, value in _WATCH if on else _WAIT:
@@ -149,11 +152,21 @@ class Connection(asyncio.BufferedProtocol):
         self.alive, self.user = False, None
         self._transport.abort()
 
-    def _ended(self, why: str) -> None:
+    def _is_told(self) -> bool:
+        """Whether the agent has said that nothing more comes, in a way that nobody else can: TLS's `close_notify`."""
+        tls = cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
+        try:
+            return tls is None or not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except (ssl.SSLError, ValueError):
+            return False
+
+    def _ended(self, why: str, *, whole: bool = False) -> None:
         self.alive = False
         user, self.user = self.user, None
         if user is not None:
-            user.broke(why)
+            user.broke(why, whole=whole)
         else:
             self._on_lost(self)
 
@@ -166,3 +179,10 @@ def lend(transport: asyncio.WriteTransport, data: memoryview) -> None:
     transport.write(data)
     if transport.get_write_buffer_size():
         _LANDINGS.here.renew()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """When it is closed, let the other side see that it was not meant to end there."""
+    plain = transport.get_extra_info("socket")
+    with suppress(OSError), socket.socket(fileno=os.dup(plain.fileno())) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

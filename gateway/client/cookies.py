@@ -17,7 +17,8 @@ class Cookies:
 
     def make(self, head: RequestHead, opened: Opened, prefix: bytes, now: float) -> str:
         """A Set-Cookie for the session at this place; `now` in seconds since the epoch."""
-        value = self._seal.close("session", *opened[:2], opened.token or "", str(round(now) + self._seconds))
+        words = opened.session, opened.owner, opened.token or "", opened.sign_in or ""
+        value = self._seal.close("session", *words, str(round(now) + self._seconds))
         local = head.seen.host.startswith(_LOOPBACK)
         secure = "; Secure" if head.seen.scheme == "https" or not local else ""  # plain HTTP is for one's own machine
         path = prefix.decode() + "/"
@@ -28,7 +29,7 @@ class Cookies:
         value = cookie_of(head.fields.get(b"cookie", b""), NAME)
         words = self._seal.open(value) if value is not None else None
         match words:
-            case ["session", session_id, owner, token, until] if int(until) > now:
+            case ["session", session_id, owner, token, sign_in, until] if int(until) > now:
                 same_origin(dict(head.said), head.method.decode())
-                return Opened(session_id, owner, token or None)
+                return Opened(session_id, owner, token or None, sign_in or None)
         return None

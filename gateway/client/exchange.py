@@ -15,6 +15,7 @@ import structlog
 from gateway.agent.landing import Bytes
 from gateway.client.body import Body
 from gateway.client.connection import DRAINING, HIGH_WATER, REFUSAL, Connection
+from gateway.client.flow import Flow
 from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
 from gateway.client.http1 import END, SWITCHING, RequestHead, ResponseHead, status_line
 from gateway.client.limits import Ticket
@@ -96,13 +97,6 @@ class Exchange:
         piece = self._take(data)
         if piece:
             self._body.keep(piece, sent=False)
-        if self._ticket.admitted:
-            self._attempt()
-        else:
-            self._spawn(self._queued())
-
-    async def _queued(self) -> None:
-        await self._ticket.wait()
         self._attempt()
 
     # What the caller does
@@ -162,7 +156,7 @@ class Exchange:
             self._done(keep=False)
         else:
             self._unclean = True
-            self._front.drop()
+            self._front.drop(endless=isinstance(self._answer, UntilClose))
 
     def shutdown(self) -> None:
         """The gateway stops. A WebSocket would never end by itself; an answer may."""
@@ -187,14 +181,14 @@ class Exchange:
             self._abandon()
             self._failed(f"the service's answer is no HTTP/1.1: {error}", again=False)
 
-    def broke(self, why: str) -> None:
+    def broke(self, why: str, *, whole: bool) -> None:
         self._release()
         if self._tunnel is not None:
             self._say_goodbye(self._tunnel)
             self._done(keep=False)
         elif self._answer is None:
             self._failed(why, again=True)
-        elif isinstance(self._answer, UntilClose):
+        elif isinstance(self._answer, UntilClose) and whole:
             self._done(keep=self._preface is not None)
         else:
             self._broke_off(self._answer, why)
@@ -211,12 +205,19 @@ class Exchange:
         self._member.unanswered("no answer in time")
         self._next(TimedOut(f"the service did not begin to answer within {self._patience:g} seconds"))
 
+    def forsaken(self) -> None:
+        """Its endpoint's node may have vanished: who has nothing of an answer yet goes elsewhere, if it may."""
+        waits = self._connection is not None and self._answer is None and self._tunnel is None
+        if waits and self._member.vanished and self._replayable and self._others_than(self._member):
+            self._abandon()
+            self._next(unavailable(self._member.endpoint, "its node has vanished"))
+
     # The way to a service
 
     def _attempt(self) -> None:
-        choice = self._front.plane.choose(self._plan.routes, self._tried, self._plan.kin)
+        choice = self._ticket.choose(self._tried, self._plan.kin)
         if choice is None:
-            self._spawn(self._awaken())
+            self._spawn(self._wait())
             return
         self._attempts += 1
         self._route, self._member = choice
@@ -237,9 +238,10 @@ class Exchange:
             self._task, self._kept = None, connection.used
             self._send(connection)
 
-    async def _awaken(self) -> None:
-        """Nobody answers for the session now: wait until somebody does."""
-        await self._front.plane.awaken(self._plan.routes, self._say)
+    async def _wait(self) -> None:
+        """In line, or until somebody answers for the session at all."""
+        if not await self._ticket.wait(self._say, self._tried):
+            await self._front.plane.awaken(self._plan.routes, self._say)
         self._task = None
         self._attempt()
 
@@ -250,8 +252,7 @@ class Exchange:
         if self._preface is None:
             self._preface = Preface()
             self._front.begin_answer()
-            ids = b"x-sluice-session: %b\r\nx-request-id: %b\r\n\r\n" % (self._route.id_bytes, self._head.id)
-            self._front.write(Preface.HEAD + self._plan.extra + ids)
+            self._front.write(Preface.HEAD + self._plan.extra + self._ids + b"\r\n")
         self._front.write(Preface.comment(text))
 
     def _send(self, connection: Connection) -> None:
@@ -270,6 +271,11 @@ class Exchange:
         if self._front.choked:
             connection.pause()
 
+    @property
+    def _ids(self) -> bytes:
+        """The lines that say which session answers, and which request this was."""
+        return b"x-sluice-session: %b\r\nx-request-id: %b\r\n" % (self._route.id_bytes, self._head.id)
+
     def _await(self, until: float) -> None:
         """The answer must have begun by then."""
         self.until = until
@@ -280,6 +286,7 @@ class Exchange:
         """No answer, or not all of its head."""
         if again and self._kept and self._replayable and self._attempts < MOST_ATTEMPTS:
             self._head_data = b""
+            self._await(_NEVER)  # until it has been sent again
             self._attempt()  # a connection that died unseen says nothing of the endpoint: a fresh one will tell
             return
         self._member.unanswered(why)
@@ -327,7 +334,7 @@ class Exchange:
             self._refused(self._head_data)
             return
         while (end := self._head_data.find(END)) >= 0:
-            head, data = ResponseHead(self._head_data[: end + 4]), self._head_data[end + 4 :]
+            head, data = self._member.heads.read(self._head_data[: end + 4]), self._head_data[end + 4 :]
             if head.status >= _OK or head.status == SWITCHING:
                 self._head_data = b""
                 self._begin_answer(head, data)
@@ -367,14 +374,14 @@ class Exchange:
             keep = self._keeps(framed=True)
         else:
             keep = self._keeps(framed=not isinstance(answer, UntilClose))
-            lines = [status_line(head.status)]
-            lines += [b"%b: %b\r\n" % pair for pair in plan.rewrite(head)]
-            lines += (plan.extra, b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id)
-            lines += (END if keep else b"\r\nconnection: close\r\n\r\n", data)
+            lines = (status_line(head.status), plan.rewrite(head), plan.extra, self._ids)
             front.begin_answer()
-            front.write(b"".join(lines))
+            front.write(b"".join((*lines, b"\r\n" if keep else b"connection: close\r\n\r\n", data)))
         if answer.done:
             self._done(keep=keep)
+        elif stream and preface is None and isinstance(answer, Chunked) and self._connection is not None:
+            tail = self._tail or Tail(stream=True)
+            self._connection.user = Flow(self, answer, tail, front.transport)
 
     def _keeps(self, *, framed: bool) -> bool:
         """Whether the caller's connection may carry another request after this answer."""
@@ -399,15 +406,13 @@ class Exchange:
         """The service takes the WebSocket: from here on, bytes go both ways as they come."""
         if not self._head.is_websocket or head.fields.get(b"upgrade", b"").lower() != b"websocket":
             raise Malformed("it switches to a protocol that nobody asked for")
-        lines = [status_line(SWITCHING), b"connection: Upgrade\r\nupgrade: websocket\r\n"]
-        lines += [b"%b: %b\r\n" % pair for pair in self._plan.rewrite(head)]
-        lines += (b"x-sluice-session: ", self._route.id_bytes, b"\r\nx-request-id: ", self._head.id, END, data)
+        lines = (status_line(SWITCHING), b"connection: Upgrade\r\nupgrade: websocket\r\n", self._plan.rewrite(head))
         self._tunnel, self._unclean, self.status, self.until = Frames(), True, SWITCHING, _NEVER
         self._member.health.websockets += 1
         self._front.deadline = _NEVER
         self._tunnel.take(data)
         self._front.begin_answer()
-        self._front.write(b"".join(lines))
+        self._front.write(b"".join((*lines, self._ids, b"\r\n", data)))
         if early := self._front.unkeep():
             self.received(early)
 
@@ -420,6 +425,9 @@ class Exchange:
         """The answer ended too early: it must not look whole."""
         self._front.plane.doubt()
         log.warning("answer broke off", session=self._route.id, error=why)
+        if isinstance(answer, UntilClose):
+            self._front.drop(endless=True)
+            return
         words = self._plan.last_words
         if words and answer.between and self._tail is not None and self._tail.stream:
             self._front.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(words), words))
@@ -428,8 +436,7 @@ class Exchange:
     # The end
 
     def _done(self, *, keep: bool) -> None:
-        connection = self._release()
-        if connection is not None:
+        if (connection := self._release()) is not None:
             if self._unclean or not self._frame.done:
                 connection.abort()
             else:
@@ -442,8 +449,7 @@ class Exchange:
         self._front.done(self.status, keep=keep, session=self._route.id)
 
     def _abandon(self) -> None:
-        connection = self._release()
-        if connection is not None:
+        if (connection := self._release()) is not None:
             connection.abort()
 
     def _release(self) -> Connection | None:

@@ -14,8 +14,6 @@ from gateway.store import sessions
 if TYPE_CHECKING:
     from gateway.client.plane import Plane
 
-#: How long a model that nobody serves may come back before its tasks fail.
-PATIENCE = 30.0
 ASK_AGAIN = 1.0
 
 
@@ -86,6 +84,6 @@ class Finding:
         if coming is not None:
             self._away.pop(model, None)
             return f"session {coming.name} is {coming.word}"
-        if now - self._away.setdefault(model, now) > PATIENCE:
+        if now - self._away.setdefault(model, now) > self._gateway.settings.tasks.model_seconds:
             raise Gone(f"nobody serves the model {model!r}")
         return f"nobody serves the model {model!r} now"

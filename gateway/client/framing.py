@@ -86,9 +86,10 @@ class Chunked:
         return not (self._left or self._held or self._last)
 
     def take(self, data: Bytes) -> int:
-        if len(data) < self._left - 1:  # the inside of a chunk
-            self._left -= len(data)
-            return len(data)
+        size = len(data)
+        if size < self._left - 1:  # the inside of a chunk
+            self._left -= size
+            return size
         return self._follow(bytes(data))
 
     def _follow(self, data: bytes) -> int:
@@ -148,3 +149,10 @@ class Chunked:
             raise Malformed("the chunks cannot be read")
         self._held = data[at:]
         return len(data)
+
+
+def whole_chunk(line: bytes) -> int:
+    """The bytes of a chunk in all, from this size line to the line end behind it; 0 if it is none, or the last."""
+    found = _SIZE.fullmatch(line)
+    length = int(found[1], 16) if found is not None else 0
+    return len(line) + length + 2 if length else 0

@@ -10,24 +10,16 @@ from typing import TYPE_CHECKING, Protocol, cast
 import structlog
 from starlette.responses import Response
 
-from gateway.client.connection import HIGH_WATER, LOW_WATER, lend
+from gateway.client.connection import HIGH_WATER, LOW_WATER, lend, reset
 from gateway.client.exchange import Exchange
 from gateway.client.framing import Malformed
 from gateway.client.guest import Visit
-from gateway.client.http1 import END, RequestHead, TooManyHeaders, answer
+from gateway.client.http1 import END, UNSEEN, Heads, RequestHead, TooManyHeaders, answer
 from gateway.errors import HeadTooLarge, Invalid, SluiceError, TooSlow
 from gateway.network.agents import notice_dead_peers
 from gateway.web import errors
 from gateway.web.app import Server
 from gateway.web.door import SECURITY_HEADERS
-from gateway.web.limits import (
-    BODY_SECONDS,
-    HEAD_SECONDS,
-    IDLE_SECONDS,
-    LONGEST_HEAD,
-    STUCK_SECONDS,
-    body_deadline,
-)
 from gateway.web.peers import uid_of
 
 if TYPE_CHECKING:
@@ -37,8 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LINGER_SECONDS = 2.0
-#: Of the next requests that a caller may send before it has its answer; then it is not read any more.
-MOST_AHEAD = LONGEST_HEAD
+#: Bytes of the next requests that a caller may send before it has its answer; then it is not read any more.
+MOST_AHEAD = 1 << 16
 _NEVER = float("inf")
 _BAD_REQUEST = 400
 _GONE = 499
@@ -89,10 +81,10 @@ class Front(asyncio.Protocol):
         "_answering",
         "_began",
         "_body",
+        "_heads",
         "_paused",
         "_service",
         "_taker",
-        "_transport",
         "_visit",
         "caller",
         "choked",
@@ -103,12 +95,14 @@ class Front(asyncio.Protocol):
         "plane",
         "scheme",
         "server",
+        "transport",
         "uid",
     )
 
     def __init__(self, plane: "Plane", server: Server) -> None:
         self.plane, self.server = plane, server
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
+        self._heads = Heads(RequestHead)
         self._ahead = b""
         self._taker: Taker | None = None
         self._service: Service
@@ -127,8 +121,8 @@ class Front(asyncio.Protocol):
     # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = "https"
         peer = transport.get_extra_info("peername")
@@ -172,14 +166,17 @@ class Front(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.choked = True
         if self._taker is not None:
-            self.deadline = self.plane.now() + STUCK_SECONDS
+            self.deadline = self.plane.now() + self.plane.bounds.stuck_seconds
             self._taker.choke()
 
     def resume_writing(self) -> None:
         self.choked = False
-        if self._taker is not None:
-            self.deadline = self._taker.until if self._taker.read else self.plane.now() + BODY_SECONDS
-            self._taker.unchoke()
+        taker = self._taker
+        if taker is not None:
+            # A WebSocket whose caller has nothing to say is no body that does not come.
+            silent = taker.read or taker.tunnel
+            self.deadline = taker.until if silent else self.plane.now() + self.plane.bounds.body_seconds
+            taker.unchoke()
 
     @property
     def serving(self) -> str:
@@ -192,7 +189,7 @@ class Front(asyncio.Protocol):
         """Take no new requests; an answer that is under way goes on, a WebSocket ends."""
         self.closing = True
         if self._taker is None:
-            self._transport.close()
+            self.transport.close()
         else:
             self._taker.shutdown()
 
@@ -200,10 +197,10 @@ class Front(asyncio.Protocol):
         """The deadline has passed."""
         self.deadline = _NEVER
         if self._paused and not self.choked:
-            self.deadline = self.plane.now() + BODY_SECONDS  # it is we who do not read
-            self._body = (self._body[0] + BODY_SECONDS, self._body[1])
+            self.deadline = self.plane.now() + self.plane.bounds.body_seconds  # it is we who do not read
+            self._body = (self._body[0] + self.plane.bounds.body_seconds, self._body[1])
         elif self.choked or isinstance(self._taker, Linger) or (isinstance(self._taker, Visit) and self._taker.begun):
-            self._transport.abort()
+            self.transport.abort()
         elif self._taker is not None and self._taker.read:
             if self._taker.until <= self.plane.now():
                 self._taker.overdue()
@@ -214,7 +211,7 @@ class Front(asyncio.Protocol):
         elif self._ahead:
             self.malformed(TooSlow("the request did not come in time"))
         else:
-            self._transport.close()
+            self.transport.close()
 
     @property
     def going_on(self) -> "Exchange | None":
@@ -230,21 +227,21 @@ class Front(asyncio.Protocol):
     # What those who answer do
 
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        self.transport.write(data)
 
     def pass_on(self, data: memoryview) -> None:
         """Write what a service sent, and is written over afterwards."""
-        lend(self._transport, data)
+        lend(self.transport, data)
 
     def pause_reading(self) -> None:
-        if not self._paused and not self._transport.is_closing():
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._paused and not self._transport.is_closing():
+        if self._paused and not self.transport.is_closing():
             self._paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     def keep(self, data: bytes) -> None:
         """These bytes belong to the next request."""
@@ -297,9 +294,11 @@ class Front(asyncio.Protocol):
             self.plane.refused(error, self.caller, head)
         return self._service.render(error, where, head)
 
-    def drop(self) -> None:
-        """An answer that cannot be ended well is cut off."""
-        self._transport.abort()
+    def drop(self, *, endless: bool = False) -> None:
+        """An answer that cannot be ended well is cut off; by a reset if it is one that the connection's end ends."""
+        if endless:
+            reset(self.transport)
+        self.transport.abort()
 
     def respond(self, response: Response, *, session: str = "") -> None:
         """Answer the request with what is at hand. Nothing of an answer may have been written."""
@@ -323,7 +322,7 @@ class Front(asyncio.Protocol):
         if taker is not None:
             taker.lost()
         if self._answering:
-            self._transport.abort()
+            self.transport.abort()
             return
         status = _BAD_REQUEST if type(error) is Invalid else errors.status_of(type(error))
         response = errors.respond(errors.problem(status, error.code, error.message))
@@ -347,29 +346,33 @@ class Front(asyncio.Protocol):
         """More of a body. How slowly one may come that is passed on as it comes is its service's business."""
         now, (began, before) = self.plane.now(), self._body
         self._body = began, before + size
-        self.deadline = now + BODY_SECONDS if taker.passes_on else body_deadline(now, began, before + size)
+        bounds = self.plane.bounds
+        self.deadline = (
+            now + bounds.body_seconds if taker.passes_on else bounds.body_deadline(now, began, before + size)
+        )
 
     def _wait_for_head(self) -> None:
-        self.deadline = self.plane.now() + IDLE_SECONDS
+        self.deadline = self.plane.now() + self.plane.bounds.idle_seconds
 
     def _next(self) -> None:
         """Read the next head, if it is here, and find who answers."""
-        if self._taker is not None or self._transport.is_closing():
+        if self._taker is not None or self.transport.is_closing():
             return
-        ahead = self._ahead
+        ahead, bounds = self._ahead, self.plane.bounds
         while ahead.startswith(b"\r\n"):
             ahead = ahead[2:]
         end = ahead.find(END)
-        if end < 0 or end > LONGEST_HEAD:
+        if end < 0 or end > bounds.head_bytes:
             self._ahead = ahead
-            if len(ahead) > LONGEST_HEAD:
-                self.malformed(HeadTooLarge(f"the request's head is longer than {LONGEST_HEAD >> 10} KiB"))
-            elif ahead and self.deadline > self.plane.now() + HEAD_SECONDS:
-                self.deadline = self.plane.now() + HEAD_SECONDS
+            if len(ahead) > bounds.head_bytes:
+                self.malformed(HeadTooLarge(f"the request's head is longer than {bounds.head_bytes >> 10} KiB"))
+            elif ahead and self.deadline > self.plane.now() + bounds.head_seconds:
+                self.deadline = self.plane.now() + bounds.head_seconds
             return
         data, self._ahead = ahead[end + 4 :], b""
         try:
-            self._begin(RequestHead(ahead[: end + 4]), ahead[: end + 4], data)
+            text = ahead[: end + 4]
+            self._begin(self._heads.read(text), text, data)
         except TooManyHeaders as error:
             self.malformed(HeadTooLarge(str(error)))
         except Malformed as error:
@@ -378,17 +381,17 @@ class Front(asyncio.Protocol):
     def _begin(self, head: RequestHead, text: bytes, data: bytes) -> None:
         service = self.plane.service(head)
         now = self.plane.now()
-        self.deadline, self._body = now + BODY_SECONDS, (now, len(data))
+        self.deadline, self._body = now + self.plane.bounds.body_seconds, (now, len(data))
         if service is None:
             if self._visit is None:
-                self._visit = Visit(self, self._transport)
+                self._visit = Visit(self, self.transport)
             self._taker = self._visit
             self._visit.begin(head, text, data)
         else:
             self.head, self._service, self._began = head, service, time.perf_counter()
-            head.seen = self.plane.door.proxies.seen(
-                self.peer.decode(), self.scheme, head.fields.get(b"host", b"").decode("latin-1"), head.headers
-            )
+            if head.seen is UNSEEN:
+                host = head.fields.get(b"host", b"").decode("latin-1")
+                head.seen = self.plane.door.proxies.seen(self.peer.decode(), self.scheme, host, head.headers)
             self.plane.begin(self, service, head, data)
         if self._taker is not None and (self._taker.read or self._taker.tunnel):
             self.deadline = self._taker.until
@@ -401,13 +404,13 @@ class Front(asyncio.Protocol):
     def _end(self, *, whole: bool) -> None:
         """Close. A caller that still sends is read for a moment: a connection reset could cost it the answer."""
         if whole:
-            self._transport.close()
+            self.transport.close()
             return
         self._taker = Linger()
         self._ahead = b""
         self.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.deadline = self.plane.now() + LINGER_SECONDS
 
 

@@ -1,7 +1,9 @@
 """The heads of HTTP/1.1 messages: read once, strictly, and written anew for the other side."""
 
 import http
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Generic, Self, TypeVar
 
 import httptools
 
@@ -30,6 +32,10 @@ _ONCE = (b"host", b"cookie", b"content-length", b"transfer-encoding", b"authoriz
 #: Bodies are passed on as they are framed, whatever a Connection header says.
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _NO_BODY = frozenset({204, 304})
+_LENGTH = b"content-length"
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length: ?([0-9]+)\r\n", re.IGNORECASE)
+_MOST_DIGITS = 18  # more than that the parser counts itself
+UNSEEN = Seen("unknown", "http", "")
 SWITCHING = 101
 
 
@@ -38,13 +44,27 @@ class TooManyHeaders(Malformed):
 
 
 class _Head:
-    """What the parser says of a head; its callbacks are the `on_` methods."""
+    """What the parser says of a head; its callbacks are the `on_` methods.
 
-    __slots__ = ("headers", "whole")
+    `made`: for what is made of it whatever its body's length is, and whichever request it belongs to.
+    """
+
+    __slots__ = ("fields", "headers", "made", "whole")
 
     def __init__(self) -> None:
         self.headers: Headers = []
+        self.fields: dict[bytes, bytes] = {}
         self.whole = False
+        self.made: dict[str, bytes] = {}
+
+    def again(self, length: bytes) -> Self:
+        """The same head, of another message, whose body has this length; it shares what was `made` of the first."""
+        new = type(self).__new__(type(self))
+        new.headers, new.fields, new.whole, new.made = self.headers, self.fields, True, self.made
+        if length and self.fields[_LENGTH] != length:
+            new.headers = [(name, length if name == _LENGTH else value) for name, value in self.headers]
+            new.fields = {**self.fields, _LENGTH: length}
+        return new
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
@@ -57,27 +77,25 @@ class _Head:
         """Whether `Connection: close` was said."""
         return b"close" in self._words(b"connection")
 
-    @property
-    def _connection(self) -> bool:
-        return any(name == b"connection" for name, _ in self.headers)
-
     def _words(self, wanted: bytes) -> set[bytes]:
         """A list header's words."""
         return {word.strip().lower() for name, value in self.headers if name == wanted for word in value.split(b",")}
 
     def end_to_end(self, without: Collection[bytes] = ()) -> Headers:
         """The headers that go on to the other side."""
-        own = HOP_BY_HOP | (self._words(b"connection") - _FRAMING) if self._connection else HOP_BY_HOP
+        named = b"connection" in self.fields
+        own = HOP_BY_HOP | (self._words(b"connection") - _FRAMING) if named else HOP_BY_HOP
         return [pair for pair in self.headers if pair[0] not in own and pair[0] not in without]
 
 
 class RequestHead(_Head):
     """A request's head. `target` as it was sent, `path` without its query. Malformed if it is none of HTTP/1.x.
 
-    `seen` is who asks, how and for which host; the front says it. TooManyHeaders.
+    `seen` is who asks, how and for which host; the front says it. `length` is the body's in bytes: 0 if there is none,
+    None if it comes in chunks. TooManyHeaders.
     """
 
-    __slots__ = ("fields", "id", "method", "path", "query", "seen", "target", "version")
+    __slots__ = ("id", "length", "method", "path", "query", "seen", "target", "version")
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -94,13 +112,21 @@ class RequestHead(_Head):
         self.fields = dict(self.headers)
         self.path, _, self.query = self.target.partition(b"?")
         self.id = b""
-        self.seen = Seen("unknown", "http", self.fields.get(b"host", b"").decode("latin-1"))
-        self._check()
+        self.seen = UNSEEN
+        self.length = self._check()
+
+    def again(self, length: bytes) -> Self:
+        new = super().again(length)
+        new.target, new.path, new.query = self.target, self.path, self.query
+        new.version, new.method, new.seen, new.id = self.version, self.method, self.seen, b""
+        new.length = int(length) if length else self.length
+        return new
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
-    def _check(self) -> None:
+    def _check(self) -> int | None:
+        """The length of the body."""
         if not self.whole or self.version not in {"1.1", "1.0"} or self.method == b"CONNECT":
             raise Malformed("this is no request of HTTP/1.1")
         if len(self.headers) > MOST_HEADERS:
@@ -112,8 +138,12 @@ class RequestHead(_Head):
                 raise Malformed(f"the header {twice.decode()} stands there twice")
         if self.version == "1.1" and b"host" not in self.fields:
             raise Malformed("there is no Host")
-        if self.coding is not None and (self.coding.lower() != b"chunked" or self.version == "1.0"):
+        coding = self.fields.get(b"transfer-encoding")
+        if coding is None:
+            return int(self.fields.get(b"content-length", b"0"))
+        if coding.lower() != b"chunked" or self.version == "1.0":
             raise Malformed("only Transfer-Encoding: chunked is understood")
+        return None
 
     @property
     def said(self) -> Headers:
@@ -124,17 +154,8 @@ class RequestHead(_Head):
         return [(b"host", host), *(pair for pair in self.headers if pair[0] != b"host")]
 
     @property
-    def coding(self) -> bytes | None:
-        return self.fields.get(b"transfer-encoding")
-
-    @property
     def keeps_alive(self) -> bool:
         return self.version == "1.1" and not (b"connection" in self.fields and self.closes)
-
-    @property
-    def length(self) -> int | None:
-        """Of the body; 0 if there is none, None if it comes in chunks."""
-        return int(self.fields.get(b"content-length", b"0")) if self.coding is None else None
 
     @property
     def is_websocket(self) -> bool:
@@ -143,19 +164,18 @@ class RequestHead(_Head):
 
     def frame(self) -> Frame:
         """The framing of the body."""
-        length = self.length
-        return Chunked(trailers=False) if length is None else Counted(length)
+        return Chunked(trailers=False) if self.length is None else Counted(self.length)
 
     def lines(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The head for another server, with this target and these headers."""
+        """The head for another server, with this target and these headers, but for the empty line at its end."""
         first = b"%b %b HTTP/%b\r\n" % (self.method, target, self.version.encode())
-        return first + b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n"
+        return first + lines(headers)
 
 
 class ResponseHead(_Head):
     """An answer's head. Malformed if it is none of HTTP/1.x."""
 
-    __slots__ = ("fields", "keeps_alive", "status")
+    __slots__ = ("keeps_alive", "status")
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -172,6 +192,11 @@ class ResponseHead(_Head):
         self.fields = dict(self.headers)
         self.keeps_alive = parser.get_http_version() == "1.1" and not (b"connection" in self.fields and self.closes)
 
+    def again(self, length: bytes) -> Self:
+        new = super().again(length)
+        new.status, new.keeps_alive = self.status, self.keeps_alive
+        return new
+
     def frame(self, method: bytes) -> Frame:
         """The framing of the body of an answer to this method."""
         if method == b"HEAD" or self.status in _NO_BODY:
@@ -182,6 +207,37 @@ class ResponseHead(_Head):
             return Chunked(trailers=True)
         length = self.fields.get(b"content-length")
         return UntilClose() if length is None else Counted(int(length))
+
+
+H = TypeVar("H", bound=_Head)
+
+
+class Heads(Generic[H]):
+    """Reads the heads that come from one side. A program's are all the same but for the body's length: parsed once."""
+
+    __slots__ = ("_after", "_before", "_last", "_parse", "_text")
+
+    def __init__(self, parse: Callable[[bytes], H]) -> None:
+        self._parse = parse
+        self._text = self._before = self._after = b""
+        self._last: H | None = None
+
+    def read(self, text: bytes) -> H:
+        """The head; its text is all up to the empty line, and that. Malformed, TooManyHeaders."""
+        last, at = self._last, len(self._before)
+        if last is not None:
+            if text == self._text:
+                return last.again(last.fields.get(_LENGTH, b""))
+            if at and text.startswith(self._before) and text.endswith(self._after):
+                digits = text[at : len(text) - len(self._after)]
+                if digits.isdigit() and len(digits) <= _MOST_DIGITS:
+                    self._last, self._text = last.again(digits), text
+                    return self._last
+        self._last = None
+        self._last, self._text = self._parse(text), text
+        found = _LENGTH_LINE.search(text)
+        self._before, self._after = (text[: found.start(1)], text[found.end(1) :]) if found else (b"", b"")
+        return self._last
 
 
 def status_line(status: int) -> bytes:
@@ -195,4 +251,9 @@ _LINES = {code.value: b"HTTP/1.1 %d %b\r\n" % (code.value, code.phrase.encode())
 
 def answer(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> bytes:
     """An answer's head with these headers, and a body that is at hand."""
-    return status_line(status) + b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n" + body
+    return status_line(status) + lines(headers) + b"\r\n" + body
+
+
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers, a line each."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])

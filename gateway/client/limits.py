@@ -1,57 +1,20 @@
 """How much callers, tokens, projects and sessions may have at once: bounds in flight, short queues, rates."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
+from gateway.client.choice import Choice, Kin, choose, fit, pick
+from gateway.client.gates import Gates, Place
 from gateway.client.routes import Route
+from gateway.client.upstream import Upstream
 from gateway.errors import Overloaded, TooMany
 from gateway.model.principal import Principal
 from gateway.settings import ProxySettings, RequestLimits
 from gateway.web.rate import Rate
 
-
-class Gate:
-    """One session's door: so many requests inside, the others in line before it."""
-
-    __slots__ = ("_line", "inside")
-
-    def __init__(self) -> None:
-        self.inside = 0
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._line)
-
-    def enter(self, slots: int) -> "asyncio.Future[None] | None":
-        """Go in; or a place in line, which is done when it is this one's turn. `slots` may change with the replicas."""
-        while self._line and self.inside < slots:  # there are more places than there were
-            self.inside += 1
-            self.leave()
-        if self.inside < slots:
-            self.inside += 1
-            return None
-        place = asyncio.get_running_loop().create_future()
-        self._line.append(place)
-        return place
-
-    def leave(self) -> None:
-        """Give the place inside to the next in line."""
-        while self._line:
-            place = self._line.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-        self.inside -= 1
-
-    def give_up(self, place: "asyncio.Future[None]") -> None:
-        """Leave the line, or the place inside that was given in the very last moment."""
-        if place.done() and not place.cancelled():
-            self.leave()
-        elif place in self._line:
-            self._line.remove(place)
+#: So often who stands in line looks whether there are more replicas than there were.
+LOOK_AGAIN = 1.0
 
 
 class Share:
@@ -94,53 +57,95 @@ class Share:
             del self._inside[name]
 
 
-class Ticket:
-    """One request's places: at its session's door, and in the shares of who pays. `done` gives them back, once."""
+class Ticket(Place):
+    """One request's place at the gates of its sessions, and in the shares of who pays. `done` gives both back, once."""
 
-    __slots__ = ("_door", "_key", "_limits", "_place", "_shares")
+    __slots__ = ("_limits", "_routes", "_shares")
 
-    def __init__(self, limits: "Limits", key: str, door: Gate, slots: int, shares: Sequence[tuple[Share, str]]) -> None:
-        self._limits, self._key, self._shares = limits, key, shares
-        self._door: Gate | None = door
-        self._place = door.enter(slots)
+    def __init__(self, limits: "Limits", routes: Sequence[Route]) -> None:
+        super().__init__()
+        self._limits, self._routes = limits, routes
+        self._shares: Sequence[tuple[Share, str]] = ()
 
-    @property
-    def admitted(self) -> bool:
-        return self._place is None
+    def charge(self, shares: Sequence[tuple[Share, str]], now: float) -> None:
+        """Take from these, until it is `done`."""
+        self._shares = shares
+        for share, name in shares:
+            share.enter(name, now)
 
-    async def wait(self) -> None:
-        """Stand in line for the session. Overloaded if it takes too long."""
-        seconds = self._limits.settings.queue_seconds
-        if self._place is None:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._place
-        except TimeoutError as error:
-            raise Overloaded(
-                f"the session was busy for {seconds:g} seconds", hint="Try again later, or start another replica."
-            ) from error
-        self._place = None
+    def choose(self, tried: Collection[Upstream], kin: Kin | None) -> Choice | None:
+        """Who answers: an endpoint of the session where it is inside, or where there is room, and then it goes there.
+
+        One that was tried only if there is no other anywhere. None if there is none now: `wait` before it is asked for
+        again.
+        """
+        if self.gate is None:
+            return None
+        if len(self._routes) == 1:
+            members = self._routes[0].members
+            if len(members) == 1:
+                return self._routes[0], members[0]
+            return choose(self._routes, tried, asyncio.get_running_loop().time(), kin)
+        found = [(self._limits.gates.of(route), (route, member)) for route, member in fit(self._routes, tried)]
+        within = [choice for gate, choice in found if gate is self.gate or gate.has_room()]
+        if not within:
+            return None
+        choice = pick(within, asyncio.get_running_loop().time(), kin)
+        self.enter(self._limits.gates.of(choice[0]))
+        return choice
+
+    async def wait(self, say: Callable[[str], None] = lambda _: None, tried: Collection[Upstream] = ()) -> bool:
+        """Stand in line where somebody answers, until it is let in. False: nobody does, and somebody is to be woken.
+
+        Overloaded if it takes too long; as long as all of the sessions start, the time stands still. `say`: words for a
+        caller who wants to hear them, while they start.
+        """
+        if self.gate is not None:
+            gates = self._limits.gates.each(route for route, _ in fit(self._routes, tried))
+            if not gates or self.gate in gates:
+                return bool(gates)
+            self.leave()
+            self._limits.reported()
+        settings, loop = self._limits.settings, asyncio.get_running_loop()
+        now = said = loop.time()
+        until, last = now + settings.queue_seconds, now + settings.queue_seconds + settings.wake_seconds
+        while not self.queue(tried):
+            await self.come(min(LOOK_AGAIN, settings.progress_seconds, until - now))
+            now = loop.time()
+            if not any(route.members for route in self._routes):
+                until = min(now + settings.queue_seconds, last)
+                if now >= said + settings.progress_seconds:
+                    said = now
+                    say(f"session {self._routes[0].name} is starting")
+            if now >= until and not self.queue(tried):
+                raise Overloaded(
+                    f"the session was busy for {settings.queue_seconds:g} seconds",
+                    hint="Try again later, or start another replica.",
+                )
+        return True
+
+    def queue(self, tried: Collection[Upstream] = ()) -> bool:
+        """Go in where there is room and somebody answers, else stand in line there; whether it is in. Overloaded."""
+        if self.gate is not None:
+            return True
+        routes = self._routes
+        if len(routes) > 1:
+            routes = [route for route, _ in fit(routes, tried)] or routes
+        return self.stand(self._limits.gates.each(routes))
 
     def done(self) -> None:
-        door, self._door = self._door, None
-        if door is None:
-            return
-        if self._place is None:
-            door.leave()
-        else:
-            door.give_up(self._place)
-        for share, name in self._shares:
+        shares, self._shares = self._shares, ()
+        self.leave()
+        for share, name in shares:
             share.leave(name)
-        self._limits.left(self._key, door)
 
 
 class Limits:
-    """The doors of every session, and the shares of every caller, token and project."""
+    """The gates of every session, and the shares of every caller, token and project."""
 
     def __init__(self, settings: ProxySettings, reported: Callable[[], None] = lambda: None) -> None:
         """`reported` hears when somebody begins to stand in line."""
-        self.settings, self._reported = settings, reported
+        self.settings, self.reported = settings, reported
         self._caller = Share(
             "you have",
             RequestLimits(
@@ -150,55 +155,30 @@ class Limits:
         self._token = Share("this token has", settings.token)
         self._project = Share("the project has", settings.project, settings.projects)
         self._sharing = any(share.limits for share in (self._caller, self._token, self._project))
-        self._doors: dict[str, Gate] = {}
+        self.gates = Gates(settings)
 
     def enter(self, caller: Principal, routes: Sequence[Route], now: float) -> Ticket:
         """A ticket, perhaps one that has to `wait`. TooMany: too much is asked for; Overloaded: the line is full."""
-        route = routes[0]
-        if len(routes) == 1:
-            key, slots = route.id, self._slots(route)
-        else:
-            key, slots = f"model:{route.model}", sum(map(self._slots, routes))
-        door = self._doors.get(key) or Gate()
-        if door.inside >= slots:
-            most = self.settings.session_queue if route.service.max_queue is None else route.service.max_queue
-            if door.waiting >= most:
-                raise Overloaded(
-                    f"the session is busy, and {door.waiting} requests wait for it already",
-                    hint="Try again later, or start another replica.",
-                )
-        shares = self._shares(caller, route) if self._sharing else ()
+        shares = self._shares(caller, routes[0]) if self._sharing else ()
         for share, name in shares:
             share.check(name, now)
-        for share, name in shares:
-            share.enter(name, now)
-        self._doors[key] = door
-        ticket = Ticket(self, key, door, slots, shares)
-        if not ticket.admitted:
-            self._reported()
+        ticket = Ticket(self, routes)
+        gate = self.gates.of(routes[0]) if len(routes) == 1 else None
+        if gate is not None and gate.has_room():
+            ticket.enter(gate)
+        elif not ticket.queue():
+            self.reported()
+        if shares:
+            ticket.charge(shares, now)
         return ticket
 
-    def room(self, routes: Sequence[Route]) -> bool:
+    def room(self, route: Route) -> bool:
         """Whether one more request would be answered now, and keep nobody waiting."""
-        slots = sum(map(self._slots, routes))
-        keys = [routes[0].id] if len(routes) == 1 else [f"model:{routes[0].model}", *(route.id for route in routes)]
-        doors = [door for key in keys if (door := self._doors.get(key)) is not None]
-        return not any(door.waiting for door in doors) and sum(door.inside for door in doors) < slots
+        return self.gates.of(route).has_room()
 
-    def waiting(self, session: str) -> int:
-        """Requests in line for a session."""
-        door = self._doors.get(session)
-        return door.waiting if door is not None else 0
-
-    def left(self, key: str, door: Gate) -> None:
-        """A request ended."""
-        if not door.inside and not door.waiting:
-            self._doors.pop(key, None)
-
-    def _slots(self, route: Route) -> int:
-        """Requests that a session's replicas answer at once. One that starts will have a replica."""
-        most = route.service.max_in_flight or self.settings.session_in_flight
-        return most * (len(route.members) or 1)
+    def waiting(self) -> Mapping[str, int]:
+        """Requests in line, by session; one that several sessions may answer counts for each of them."""
+        return self.gates.waiting()
 
     def _shares(self, caller: Principal, route: Route) -> list[tuple[Share, str]]:
         """Of whom something is taken: only those that have a limit."""

@@ -41,7 +41,8 @@ class Loads:
 
     async def report(self) -> None:
         """Write down what is not known yet, or holds still."""
-        now = {route.id: self._load(route) for route in self._routes.all()}
+        in_line = self._limits.waiting()
+        now = {route.id: self._load(route, in_line.get(route.id, 0)) for route in self._routes.all()}
         rows = [load for load in now.values() if load.used or self._is_news(load)]
         if rows:
             await self._gateway.db.write(store.report, rows)
@@ -51,9 +52,9 @@ class Loads:
         before = self._told.get(load.session_id)
         return (before is not None and before.used) or load.last_request_at != (before and before.last_request_at)
 
-    def _load(self, route: Route) -> Load:
+    def _load(self, route: Route, in_line: int) -> Load:
         healths = [(member.attempt, member.health) for member in route.members]
-        waiting = route.waiting + self._limits.waiting(route.id)
+        waiting = route.waiting + in_line + route.backlog
         busy = {attempt: health.in_flight - health.websockets for attempt, health in healths}
         return Load(
             session_id=route.id,

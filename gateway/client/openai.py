@@ -12,11 +12,21 @@ from gateway.client.affinity import kin
 from gateway.client.asked import Asked, as_model
 from gateway.client.exchange import Exchange
 from gateway.client.framing import Counted
-from gateway.client.http1 import Headers, RequestHead, ResponseHead
+from gateway.client.http1 import Headers, RequestHead, ResponseHead, lines
 from gateway.client.later import Later, Whole
 from gateway.client.plan import Plan
 from gateway.client.routes import Route
-from gateway.errors import Forbidden, Invalid, NotFound, NotReady, SluiceError, TooLarge, TooMany, Unauthenticated
+from gateway.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotReady,
+    SluiceError,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+)
 from gateway.model.principal import Principal, Scope
 from gateway.web.caller import CHALLENGE
 from gateway.web.door import SECURITY_HEADERS
@@ -41,6 +51,8 @@ CALLS: Mapping[bytes, bytes] = {
     b"/v1/tokenize": b"/tokenize",
     b"/v1/detokenize": b"/detokenize",
 }
+_CALLED_BY, _LISTED_BY = (b"POST",), (b"GET", b"HEAD")
+_OF_MODELS = MODELS + b"/"
 MAX_BODY = 64 << 20
 RETRY_AFTER = 5
 _TYPES: Mapping[type[SluiceError], str] = {
@@ -50,14 +62,15 @@ _TYPES: Mapping[type[SluiceError], str] = {
     TooMany: "rate_limit_error",
     Unauthenticated: "authentication_error",
     Forbidden: "permission_error",
+    Conflict: "invalid_request_error",
 }
 _STATUS: Mapping[type[SluiceError], int] = {TooLarge: 413, Invalid: 400}
 _SECURITY: Headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-_SECURITY_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SECURITY)
 #: What a model server may not say in our name.
 _OURS = frozenset(
     {name for name, _ in _SECURITY}
     | {b"strict-transport-security", b"access-control-allow-origin", b"access-control-allow-credentials"}
+    | {b"content-length"}  # which is put behind the others
 )
 _NOT_FOR_SERVERS = outgoing.DROPPED | {b"cookie", b"content-length", b"transfer-encoding"}
 
@@ -96,19 +109,19 @@ class OpenAi:
 
     def begin(self, plane: "Plane", front: "Front", caller: Principal, head: RequestHead, data: bytes) -> None:
         path = head.path
-        listing = path == MODELS or path.startswith(MODELS + b"/")
+        listing = path not in CALLS and (path == MODELS or path.startswith(_OF_MODELS))
         if path not in CALLS and not listing:
             known = ", ".join(sorted(path.decode() for path in CALLS))
             raise NotFound(
                 f"there is nothing at {path.decode('latin-1')} for {head.method.decode()}", hint=f"There are: {known}."
             )
-        allowed = ("GET", "HEAD") if listing else ("POST",)
-        if head.method.decode() not in allowed:
+        allowed = _LISTED_BY if listing else _CALLED_BY
+        if head.method not in allowed:
             raise Invalid(
-                f"{path.decode('latin-1')} takes {allowed[0]}, not {head.method.decode()}",
+                f"{path.decode('latin-1')} takes {allowed[0].decode()}, not {head.method.decode()}",
                 code="method_not_allowed",
                 status=405,
-                allow=", ".join(allowed),
+                allow=b", ".join(allowed).decode(),
             )
         call = _Call(plane, front, head, caller)
         frame = head.frame()
@@ -171,19 +184,21 @@ class _Call:
 
     def _go(self, body: bytes, asked: Asked, routes: tuple[Route, ...]) -> None:
         head, front, plane = self._head, self._front, self._plane
-        told = outgoing.headers(head, without=_NOT_FOR_SERVERS)
-        target = CALLS[head.path] + (b"?" + head.query if head.query else b"")
+        if not head.made:
+            target = CALLS[head.path] + (b"?" + head.query if head.query else b"")
+            head.made["lines"] = head.lines(target, outgoing.headers(head, without=_NOT_FOR_SERVERS))
+            head.made["extra"] = lines([*_SECURITY, *plane.around(head, shared=True)])
 
         def begin(route: Route) -> bytes:
             text = body if route.model == asked.model else as_model(body, route.model or "")
-            return head.lines(target, [*told, (b"content-length", b"%d" % len(text))]) + text
+            return b"%bcontent-length: %d\r\n%b%b" % (head.made["lines"], len(text), outgoing.closing(head), text)
 
         plan = Plan(
             routes=routes,
             begin=begin,
             repeatable=asked.repeatable,
             rewrite=_rewritten,
-            extra=_SECURITY_LINES + b"".join([b"%b: %b\r\n" % pair for pair in plane.around(head, shared=True)]),
+            extra=head.made["extra"],
             last_words=_LAST_WORDS,
             counts=True,
             kin=kin(routes[0].service.affinity, head, self._caller.name, body),
@@ -226,8 +241,13 @@ class _Call:
         return f"Available: {', '.join(names)}." if names else "No model is being served; `sluice launch` starts one."
 
 
-def _rewritten(head: ResponseHead) -> Headers:
-    return head.end_to_end(_OURS)
+def _rewritten(head: ResponseHead) -> bytes:
+    """The headers of a model server's answer that go on to the caller."""
+    made = head.made.get("lines")
+    if made is None:
+        made = head.made["lines"] = lines(head.end_to_end(_OURS))
+    length = head.fields.get(b"content-length")
+    return made if length is None else b"%bcontent-length: %b\r\n" % (made, length)
 
 
 _LAST_WORDS = (

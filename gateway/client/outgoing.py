@@ -33,7 +33,6 @@ def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes
         (_FORWARDED_FOR, seen.address.encode()),
         (b"x-forwarded-host", seen.host.encode("latin-1") or b"localhost"),
         (b"x-forwarded-proto", seen.scheme.encode()),
-        (b"x-request-id", head.id),
     ]
     if prefix:
         before = given.get(b"x-forwarded-prefix", b"").rstrip(b"/") if seen.proxied else b""
@@ -42,6 +41,11 @@ def headers(head: RequestHead, *, prefix: bytes = b"", without: Collection[bytes
     if b"sluice" in given.get(b"cookie", b""):
         kept = [pair for pair in map(_without_ours, kept) if pair[1] or pair[0] != b"cookie"]
     return told + kept
+
+
+def closing(head: RequestHead) -> bytes:
+    """The end of a head: what is this request's alone."""
+    return b"x-request-id: %b\r\n\r\n" % head.id
 
 
 def _without_ours(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -3,15 +3,14 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 from starlette.responses import Response
 
-from gateway.client.choice import Choice, Kin, choose
 from gateway.client.front import Front
 from gateway.client.health import RANKS
 from gateway.client.http1 import RequestHead
@@ -19,7 +18,6 @@ from gateway.client.later import Later
 from gateway.client.limits import Limits
 from gateway.client.loads import Loads
 from gateway.client.routes import Route, Routes
-from gateway.client.upstream import Upstream
 from gateway.client.usage import Usage
 from gateway.client.waking import Waking
 from gateway.errors import Forbidden, SluiceError, Unauthenticated
@@ -27,12 +25,13 @@ from gateway.model.principal import Opened, Principal, Scope
 from gateway.web.app import REQUEST_ID, Server, Web
 from gateway.web.caller import authenticate, shows_something
 from gateway.web.door import SECURITY_HEADERS, Door
-from gateway.web.metrics import CONNECTIONS, ENDPOINTS, TOKENS
+from gateway.web.metrics import CONNECTIONS, ENDPOINTS, TOKENS, Tally
 from gateway.web.refusals import Wanted
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from gateway.model.connection_limits import ConnectionLimits
     from gateway.web.caller import Identity
 
 log = structlog.get_logger(__name__)
@@ -42,7 +41,7 @@ _SERVER_FAULT = 500
 Answer = Callable[[bytes], None]
 SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 T = TypeVar("T")
-_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
 class Service(Protocol):
@@ -97,6 +96,7 @@ class Plane:
         self.routes, self.limits, self._waking, self.loads, self._told = routes, limits, waking, loads, told
         self.identity: Identity
         self.door: Door
+        self.bounds: ConnectionLimits
         self.fronts: set[Front] = set()
         self.opened = asyncio.Event()  # its connections are accepted
         self.collectors: list[Collector] = []  # what others in this process count
@@ -104,17 +104,15 @@ class Plane:
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%b-%x" % (prefix, number) for number in itertools.count(1))
         self._loop: asyncio.AbstractEventLoop
-        self._answers: dict[tuple[str, str, bytes, int], Counter] = {}
-        self._seconds: dict[str, Histogram] = {}
-        self._tokens: dict[tuple[str, str], Counter] = {}
 
     def entrance(self, web: Web) -> Callable[[Server], asyncio.Protocol]:
         """How connections are accepted for this process; its ASGI application answers what is not the data plane's."""
         self._loop = asyncio.get_running_loop()
-        self.identity, self.door = web.identity, web.door
+        self.identity, self.door, self.bounds = web.identity, web.door, web.door.limits
         self._requests, self._first = web.metrics.requests, web.metrics.seconds
         registry = web.metrics.registry
-        self._used = Counter(TOKENS.name, TOKENS.help, TOKENS.labels, registry=registry)
+        self._tokens = Tally(TOKENS)
+        registry.register(self._tokens)
         self._open = Gauge(CONNECTIONS.name, CONNECTIONS.help, registry=registry)
         self._open.set_function(lambda: len(self.fronts))
         endpoints = Gauge(ENDPOINTS.name, ENDPOINTS.help, ENDPOINTS.labels, registry=registry)
@@ -134,12 +132,18 @@ class Plane:
         return sum(member.health.rank == rank for route in self.routes.all() for member in route.members)
 
     async def sweep(self) -> None:
-        """Close connections whose time is over, until cancelled."""
+        """Close what has expired, look after the endpoints, let nobody wait for one that vanished, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self.now()
             for front in [front for front in self.fronts if front.deadline < now]:
                 front.expired()
+            self.routes.tend()
+            self.limits.gates.forget()
+            if any(member.vanished for route in self.routes.all() for member in route.members):
+                for exchange in [front.going_on for front in self.fronts]:
+                    if exchange is not None:
+                        exchange.forsaken()
 
     def now(self) -> float:
         return self._loop.time()
@@ -185,7 +189,9 @@ class Plane:
             front.refuse(error)
 
     def _recall(self, head: RequestHead) -> Principal | None:
-        """The caller, if the token is one that is remembered."""
+        """The caller, if the token is one that is remembered, and nothing is said of the way in which it came."""
+        if b"x-sluice-origin" in head.fields:
+            return None
         scheme, _, token = head.fields.get(b"authorization", b"").partition(b" ")
         return self.identity.recall(token.decode("latin-1")) if scheme == b"Bearer" else None
 
@@ -225,12 +231,6 @@ class Plane:
         said = [pair for pair in SECURITY if pair[0].decode() not in response.headers]
         return said + self.around(head, shared=service.shared)
 
-    def choose(self, routes: Sequence[Route], tried: Collection[Upstream], kin: Kin | None) -> Choice | None:
-        """Which endpoint answers; None if there is none now."""
-        if len(routes) == 1 and len(routes[0].members) == 1:
-            return routes[0], routes[0].members[0]
-        return choose(routes, tried, self._loop.time(), kin)
-
     async def awaken(self, routes: Sequence[Route], say: Callable[[str], None]) -> None:
         """Return when one of the sessions has an endpoint; one that sleeps is started. NotReady, Overloaded."""
         await self._waking.member(routes, self.routes.changed.wait, say)
@@ -242,19 +242,11 @@ class Plane:
     # What is counted
 
     def first_byte(self, service: Service, seconds: float) -> None:
-        found = self._seconds.get(service.name)
-        if found is None:
-            found = self._seconds[service.name] = self._first.labels(service.name, service.name)
-        found.observe(seconds)
+        self._first.add((service.name, service.name), seconds)
 
     def account(self, service: Service, head: RequestHead, status: int, seconds: float, session: str) -> None:
         """A request is over. `status` 499: the caller left."""
-        method = head.method if head.method in _METHODS else b"other"
-        key = service.name, service.route(head), method, status
-        found = self._answers.get(key)
-        if found is None:
-            found = self._answers[key] = self._requests.labels(key[0], key[1], method.decode(), str(status))
-        found.inc()
+        self._requests.add((service.name, service.route(head), _METHODS.get(head.method, "other"), status))
         if status >= _SERVER_FAULT:
             log.warning(
                 "request",
@@ -270,8 +262,5 @@ class Plane:
         """The tokens of one answer."""
         if usage is None or route.model is None:
             return
-        for kind, number in (("prompt", usage.prompt), ("completion", usage.completion)):
-            found = self._tokens.get((route.model, kind))
-            if found is None:
-                found = self._tokens[route.model, kind] = self._used.labels(route.model, kind)
-            found.inc(number)
+        self._tokens.add((route.model, "prompt"), usage.prompt)
+        self._tokens.add((route.model, "completion"), usage.completion)

@@ -64,8 +64,8 @@ class _Listener:
         except Malformed:
             self._tell(0)
 
-    def broke(self, why: str) -> None:
-        del why
+    def broke(self, why: str, *, whole: bool) -> None:
+        del why, whole
         self._tell(0)
 
     def congested(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -20,9 +20,10 @@ from gateway.core.bell import Bell
 from gateway.core.context import Gateway
 from gateway.core.openings import own_prefix
 from gateway.core.policies import denial, require
-from gateway.core.verdicts import Verdicts
+from gateway.core.verdicts import KEPT, Verdicts
 from gateway.core.witness import Witness
-from gateway.errors import DatabaseUnavailable, Forbidden, NotReady, SessionNotFound
+from gateway.errors import DatabaseUnavailable, NotReady, SessionNotFound
+from gateway.model.fixed import forbidden
 from gateway.model.plan import PlannedService
 from gateway.model.policy import Action, Subject, subject_of
 from gateway.model.principal import Principal
@@ -47,7 +48,8 @@ class Route:
     """One session that can be called. `model` is what its server calls the model; None for other services.
 
     `members` are the endpoints that answer for it, one a replica; who holds the route sees them come and go. With
-    `wakes` there may be none, and then a request starts one; so many are `waiting` for that.
+    `wakes` there may be none, and then a request starts one; so many are `waiting` for that. `backlog`: lines of
+    batches that further replicas would be asked.
     `subject` is the session as policies see it. `own_prefix` is what every path that its service is asked for begins
     with, if it is one that must know where it is.
     """
@@ -65,6 +67,7 @@ class Route:
     members: tuple[Upstream, ...] = field(default=(), repr=False)
     wakes: bool = False
     waiting: int = 0
+    backlog: int = 0
     own_prefix: bytes = b""
 
     @property
@@ -77,6 +80,14 @@ class Route:
         return caller.calls(self) if self.model is not None else caller.enters(self)
 
 
+class _Served(NamedTuple):
+    """Who may answer a caller, by the table and the policies. It holds on to the caller, whose id it is kept by."""
+
+    caller: Principal
+    era: object
+    routes: tuple[Route, ...]
+
+
 class Routes:
     """The table. Everything that is asked of it starts from the caller."""
 
@@ -86,6 +97,7 @@ class Routes:
         self._routes: dict[str, Route] = {}
         self._by_name: dict[tuple[str, str], Route] = {}
         self._by_model: dict[str, list[Route]] = {}
+        self._served: dict[tuple[int, str], _Served] = {}
         self._upstreams: dict[Endpoint, Upstream] = {}
         self._newest = -1
         self._read_at = float("-inf")
@@ -128,8 +140,6 @@ class Routes:
             changed = whole or newest != self._newest
             if changed:
                 self.replace(*await self._gateway.db.read(_serving))
-            else:
-                self._tend()
             self._newest, self._read_at = newest, began
         return changed
 
@@ -152,6 +162,17 @@ class Routes:
 
         PolicyDenied if there are any, and the policies let the caller call none of them.
         """
+        era, known = self._verdicts.era(), self._served.get((id(caller), model))
+        if known is not None and known.caller is caller and known.era is era:
+            return known.routes
+        routes = self._find_serving(caller, model)
+        if routes:
+            if len(self._served) >= KEPT:
+                self._served.clear()
+            self._served[id(caller), model] = _Served(caller, era, routes)
+        return routes
+
+    def _find_serving(self, caller: Principal, model: str) -> tuple[Route, ...]:
         exact = self.at(caller, model)
         if exact is not None and exact.model is not None:
             self.require(caller, "call", exact)
@@ -191,9 +212,10 @@ class Routes:
         route = await self.session(caller, ref)
         self.require(caller, "open", route)
         if not caller.enters(route):  # whatever a site's policies permit
-            raise Forbidden(
+            raise forbidden(
+                "fixed-pages",
                 f"the pages of session {route.name} are its owner's alone: whoever opens them acts as {route.owner}",
-                hint="A model is asked through /v1.",
+                "A model is asked through /v1.",
             )
         return route
 
@@ -231,16 +253,18 @@ class Routes:
         used = {member.endpoint for route in routes.values() for member in route.members}
         for endpoint in [endpoint for endpoint in self._upstreams if endpoint not in used]:
             self._upstreams.pop(endpoint).close()
+        self._served.clear()
         self._routes = routes
         self._by_name = {(route.owner, route.name): route for route in routes.values()}
         self._by_model = {}
         for route in routes.values():
             for name in self._names(route):
                 self._by_model.setdefault(name, []).append(route)
-        self._tend()
+        self.tend()
         self.changed.ring()
 
-    def _tend(self) -> None:
+    def tend(self) -> None:
+        """Keep connections to every endpoint, and find out who has vanished: to be called every second."""
         now = asyncio.get_running_loop().time()
         for upstream in self._upstreams.values():
             upstream.tend(now)

@@ -13,7 +13,7 @@ from gateway.client.affinity import kin
 from gateway.client.cookies import Cookies
 from gateway.client.exchange import Exchange
 from gateway.client.framing import Frame
-from gateway.client.http1 import RequestHead
+from gateway.client.http1 import RequestHead, lines
 from gateway.client.later import Later
 from gateway.client.moving import moved
 from gateway.client.plan import Plan
@@ -162,12 +162,12 @@ def _pass_on(
     told = outgoing.headers(head, prefix=prefix)
     if head.is_websocket:
         told += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-    text = head.lines(target, told)
+    text = head.lines(target, told) + outgoing.closing(head)
     plan = Plan(
         routes=(route,),
         begin=lambda _: text,
         repeatable=head.method in _IDEMPOTENT and not head.is_websocket,
-        rewrite=lambda answer: moved(answer.end_to_end(), place.prefix, head.fields.get(b"host", b"")),
+        rewrite=lambda answer: lines(moved(answer.end_to_end(), place.prefix, head.fields.get(b"host", b""))),
         kin=kin(route.service.affinity, head, caller.name),
     )
     ticket = plane.limits.enter(caller, (route,), plane.now())

@@ -14,9 +14,11 @@ import structlog
 
 from gateway.client.connection import Connection
 from gateway.client.health import Health
+from gateway.client.http1 import Heads, ResponseHead
 from gateway.client.probing import Question
 from gateway.errors import EndpointUnavailable
 from gateway.model.announcement import Endpoint
+from gateway.network.agents import unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +28,11 @@ IDLE_SECONDS = 50.0
 SPARE_LEAST, SPARE_MOST, SPARE_UNUSED = 4, 64, 1
 BUSY_SECONDS = 60.0
 AT_ONCE = 8
-#: Handshakes at once; more wait their turn, because an agent lets go of those that it cannot get to.
-MOST_SHAKING = 64
+#: Handshakes at once; more wait their turn. They are work for a processor: many at once all take long, and the agent
+#: lets go of those that it cannot get to.
+MOST_SHAKING = 16
+#: An endpoint that is asked and has ended no answer for so long is tried: some ways show no node that vanished.
+SILENT_SECONDS = 2.0
 #: A connection that the agent closes so soon, unused, was not wanted.
 UNWANTED_SECONDS = 1.0
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -52,19 +57,25 @@ class Upstream:
         self._question = question
         self._idle: list[Connection] = []  # those that have carried requests, the one used last at the end
         self._fresh: list[Connection] = []  # those that have carried nothing yet
+        self._watcher: Connection | None = None  # one that waits all the time, and asks whether the node is there
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._shaking = asyncio.Semaphore(MOST_SHAKING)
         self._warming: asyncio.Task[None] | None = None
+        self.heads = Heads(ResponseHead)  # of its answers
         self.health = Health(self._loop.time())
         self.attempt = 0  # of the session's job, as the table says
+        self.vanished = False  # its node does not answer at all
+        self._heard_at = float("-inf")  # when an answer ended, or the first of those under way was asked for
+        self._asking: asyncio.Task[None] | None = None
 
     # Connections
 
     def take(self) -> Connection | None:
-        """A connection that is open, the one used last."""
+        """A connection that is open, the one used last; while others are busy not the one that watches."""
         found = self._idle.pop() if self._idle else self._fresh.pop() if self._fresh else None
-        if found is not None and found.watches:
+        if found is None and self._watcher is not None and not self.health.in_flight:
+            found, self._watcher = self._watcher, None
             found.watch(on=False)  # an answer may go on while its link is away for some seconds
         if not self._idle:
             self._warm()
@@ -72,7 +83,10 @@ class Upstream:
 
     async def open(self, *, fresh: bool = True) -> Connection:
         """A new connection; without `fresh` also one that came free meanwhile. EndpointUnavailable."""
+        waited = self._shaking.locked()
         async with self._shaking:
+            if waited and self.vanished:
+                raise unavailable(self.endpoint, "its node has vanished")  # those before have tried for all
             if self._idle and not fresh and (found := self.take()) is not None:
                 return found
             try:
@@ -98,12 +112,15 @@ class Upstream:
     # How it does
 
     def begin(self) -> None:
+        now = self._loop.time()
+        if not self.health.in_flight:
+            self._heard_at = now
         self.health.in_flight += 1
-        self.health.last_used = self._loop.time()
+        self.health.last_used = now
 
     def end(self) -> None:
         self.health.in_flight -= 1
-        self.health.last_used = self._loop.time()
+        self.health.last_used = self._heard_at = self._loop.time()
 
     def failed(self) -> None:
         """It could not be reached, or broke off: nothing new goes there until it has been tried and is there."""
@@ -131,10 +148,11 @@ class Upstream:
     def close(self) -> None:
         """Let go of the connections that wait; those in use end with their requests."""
         self._closed = True
-        if self._warming is not None:
-            self._warming.cancel()
-        waiting = [*self._idle, *self._fresh]
-        self._idle, self._fresh = [], []
+        for task in (self._warming, self._asking):
+            if task is not None:
+                task.cancel()
+        waiting = [*self._idle, *self._fresh, *([self._watcher] if self._watcher is not None else [])]
+        self._idle, self._fresh, self._watcher = [], [], None
         for connection in waiting:
             connection.abort()
 
@@ -144,16 +162,22 @@ class Upstream:
         for waiting in (self._idle, self._fresh):
             while self._open > spare and waiting and waiting[0].idle_since < now - IDLE_SECONDS:
                 waiting.pop(0).abort()
-        first = next((connection for waiting in (self._fresh, self._idle) for connection in waiting), None)
-        if first is not None and not first.watches:  # those that are taken last
-            first.watch(on=True)
+        # One that has carried requests is for the next one, as long as others are on their way.
+        for waiting in (self._fresh, self._idle) if self._warming is None else (self._fresh,):
+            first = next((connection for connection in waiting if connection.watchable), None)
+            if self._watcher is None and first is not None:
+                waiting.remove(first)
+                first.watch(on=True)
+                self._watcher = first
+        if self.health.in_flight and not self.vanished and now > self._heard_at + SILENT_SECONDS:
+            self._ask(now)
         self._warm()
 
     # Within
 
     @property
     def _open(self) -> int:
-        return len(self._idle) + len(self._fresh)
+        return len(self._idle) + len(self._fresh) + (self._watcher is not None)
 
     def _wanted(self, now: float) -> int:
         health = self.health
@@ -184,12 +208,32 @@ class Upstream:
             missing = self._wanted(self._loop.time()) - self._open
             if missing <= 0:
                 return
-            opened = await asyncio.gather(*(self.open() for _ in range(min(missing, AT_ONCE))), return_exceptions=True)
-            for connection in opened:
-                if isinstance(connection, Connection):
-                    self.give_back(connection)
-                elif not isinstance(connection, EndpointUnavailable):
-                    raise connection
+            opened = (self._open_spare() for _ in range(min(missing, AT_ONCE)))
+            for error in await asyncio.gather(*opened, return_exceptions=True):
+                if error is not None and not isinstance(error, EndpointUnavailable):
+                    raise error
+
+    async def _open_spare(self) -> None:
+        """At once with the others and none's: one that is open is not lost when those that are not are given up."""
+        self.give_back(await self.open())
+
+    def _ask(self, now: float) -> None:
+        """Beside the answers under way, whether anybody is there."""
+        if self._asking is None:
+            self._heard_at = now
+            self._asking = self._loop.create_task(self._look(now))
+            self._asking.add_done_callback(self._asked)
+
+    async def _look(self, since: float) -> None:
+        try:
+            self.give_back(await self.open())
+        except EndpointUnavailable:
+            self.vanished = self._heard_at == since  # else an answer came meanwhile
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an endpoint that is silent is not tried", exc_info=error)
 
     async def _try(self) -> None:
         """Whether it is there again; and well, if it was not."""
@@ -202,6 +246,7 @@ class Upstream:
 
     def _back(self) -> None:
         log.info("endpoint is back", host=self.endpoint.host, port=self.endpoint.port)
+        self.vanished = False
         self.health.back(self._loop.time())
 
     def _ill(self, why: str) -> None:
@@ -210,13 +255,21 @@ class Upstream:
 
     def _lost(self, connection: Connection) -> None:
         """A connection ended while it waited: often just so, but it is also how the end of a job looks."""
+        self.vanished = self.vanished or connection.vanished
         if connection.told:
             self.refuses()
         elif connection.vanished or (
             not connection.used and connection.idle_since > self._loop.time() - UNWANTED_SECONDS
         ):
             self.failed()
+        if connection.vanished:  # and so have the others: a request that took one would wait for nothing
+            waiting, self._idle, self._fresh = [*self._idle, *self._fresh], [], []
+            for other in waiting:
+                other.abort()
         waiting = self._idle if connection.used else self._fresh
-        if connection in waiting:
+        if connection is self._watcher:
+            self._watcher = None
+            self._warm()
+        elif connection in waiting:
             waiting.remove(connection)
             self._warm()

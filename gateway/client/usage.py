@@ -1,8 +1,7 @@
 """The tokens that an answer used, read from its last bytes: model servers say it at the end."""
 
 import re
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -16,8 +15,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer."""
 
     prompt: int
@@ -39,19 +37,27 @@ _DECODER = msgspec.json.Decoder(_Told)
 class Tail:
     """The last bytes of an answer. `stream`: it is made of server-sent events."""
 
-    __slots__ = ("_last", "stream")
+    __slots__ = ("_before", "_pieces", "_size", "stream")
 
     def __init__(self, *, stream: bool) -> None:
-        self._last = b""
+        # Pieces as they came, in two lots of which the older one is let go: to join them each time would cost more
+        # than anything else that is done with an event.
+        self._before: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._size = 0
         self.stream = stream
 
     def add(self, data: Bytes) -> None:
-        self._last = bytes(data[-_KEPT:]) if len(data) >= _KEPT else (self._last + data)[-_KEPT:]
+        self._size += len(data)
+        if self._size > _KEPT:
+            self._before, self._pieces, self._size = self._pieces, [], len(data)
+        self._pieces.append(bytes(data) if len(data) <= _KEPT else bytes(data[-_KEPT:]))
 
     def usage(self) -> Usage | None:
         """None if the server did not say it where it is looked for."""
-        at = self._last.rfind(b'"usage"')
-        found = _USAGE.match(self._last, at) if at >= 0 else None
+        last = b"".join((*self._before, *self._pieces))
+        at = last.rfind(b'"usage"')
+        found = _USAGE.match(last, at) if at >= 0 else None
         if found is None:
             return None
         try:

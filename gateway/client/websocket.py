@@ -1,6 +1,7 @@
 """Where one WebSocket message ends and the next begins, so that an end can be told between them (RFC 6455, 5.2)."""
 
 _LENGTH_16, _LENGTH_64 = 126, 127
+_CLOSE = 0x8
 #: A close frame: going away.
 GOING_AWAY = b"\x88\x02\x03\xe9"
 #: A close frame: policy violation.
@@ -10,15 +11,17 @@ FORBIDDEN = b"\x88\x02\x03\xf0"
 class Frames:
     """Follows a server's frames, which are not masked, without touching them."""
 
-    __slots__ = ("_head", "_left")
+    __slots__ = ("_closed", "_head", "_left")
 
     def __init__(self) -> None:
         self._head = b""
         self._left = 0
+        self._closed = False
 
     @property
     def between(self) -> bool:
-        return not (self._left or self._head)
+        """Whether a frame of ours may stand here: not within another one, and not behind the server's last."""
+        return not (self._left or self._head or self._closed)
 
     def take(self, data: bytes) -> None:
         """These bytes went by."""
@@ -36,6 +39,7 @@ class Frames:
                 self._head = head
                 return
             self._head = b""
+            self._closed = self._closed or head[0] & 0xF == _CLOSE
             self._left = int.from_bytes(head[2:needed]) if needed > 2 else head[1] & 0x7F  # noqa: PLR2004
             at += needed - before
 

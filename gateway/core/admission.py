@@ -12,6 +12,8 @@ from gateway.core.placement import Placement
 from gateway.core.policies import require
 from gateway.errors import ClusterNotFound, Forbidden, Invalid, PolicyInvalid, ProjectNotFound
 from gateway.model.api import SessionRequest
+from gateway.model.fixed import FIXED
+from gateway.model.health import WELL, Pulse, ill
 from gateway.model.limit import Circumstances, locked, shown
 from gateway.model.plan import Plan
 from gateway.model.policy import (
@@ -147,6 +149,10 @@ def page(gateway: Gateway) -> PolicyPage:
         )
         for rule in chosen.rules.values()
     ]
+    items += [
+        PolicyView(id=rule.name, effect="fixed", allows=rule.allows, file="", line=0, text=rule.said_by)
+        for rule in FIXED.values()
+    ]
     problems = [as_view(problem) for problem in gateway.policies.problems]
     return PolicyPage(items=items, problems=problems, loaded_at=chosen.loaded_at.isoformat())
 
@@ -162,14 +168,14 @@ def as_view(problem: PolicyInvalid) -> PolicyProblem:
     return PolicyProblem(file=where["file"], line=where["line"], column=where["column"], message=where["why"])
 
 
-def health(gateway: Gateway) -> str:
-    """`ok`, or what is wrong with the files of policies."""
+def health(gateway: Gateway) -> Pulse:
+    """Whether the files of policies are as they must be."""
     since = gateway.policies.current.loaded_at
     problems = gateway.policies.problems
     if not problems:
-        return "ok"
+        return WELL
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{problems[0].message}{more}; those of {since:%Y-%m-%d %H:%M:%S} UTC stay in force"
+    return ill(f"{problems[0].message}{more}; those of {since:%Y-%m-%d %H:%M:%S} UTC stay in force")
 
 
 def _circumstances(caller: Principal, recipe: Recipe, where: Placement, cluster: str) -> Circumstances:

@@ -22,6 +22,7 @@ from structlog.contextvars import get_contextvars
 from gateway.core.context import Gateway
 from gateway.errors import DatabaseUnavailable, Forbidden, Invalid, SluiceError, StorageFull, Unauthenticated
 from gateway.model.audit import AuditHead, AuditLine, AuditQuery, AuditRow, Way, clean
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Principal
 from gateway.model.session import Session
 from gateway.model.user import User
@@ -212,7 +213,11 @@ async def export(gateway: Gateway, caller: Principal, query: AuditQuery) -> Asyn
 async def head(gateway: Gateway, caller: Principal) -> AuditHead:
     """The newest row of the whole log. Forbidden to all but operators."""
     if not caller.everywhere:
-        raise Forbidden("only operators see the head of the audit log", hint="`sluice audit list` shows your own rows.")
+        raise forbidden(
+            "fixed-audit-head",
+            "only operators see the head of the audit log",
+            "`sluice audit list` shows your own rows.",
+        )
     return await gateway.db.read(store.head)
 
 

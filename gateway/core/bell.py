@@ -17,8 +17,8 @@ class Bell:
         """What to hand to `wait` later, so that a ring between now and then is not missed."""
         return self._event
 
-    async def wait(self, at_most: float, since: asyncio.Event | None = None) -> None:
-        """Return at the next ring (after `since` was listened for), or after `at_most` seconds."""
+    async def wait(self, at_most: float | None, since: asyncio.Event | None = None) -> None:
+        """Return at the next ring (after `since` was listened for), or after `at_most` seconds, if that is a number."""
         try:
             async with asyncio.timeout(at_most):
                 await (since or self._event).wait()

@@ -22,6 +22,13 @@ from gateway.store.sessions import SessionQuery
 
 _TIMEOUT = 120.0
 _MOST = 500
+#: For its owner's eyes alone, as the directory was; an archive of before stays.
+_PACK = """set -e; umask 077
+rm -f -- "$1.tar.gz.part"
+tar -czf "$1.tar.gz.part" -- "$1"
+mv --backup=numbered -- "$1.tar.gz.part" "$1.tar.gz"
+rm -rf -- "$1"
+"""
 Act = Callable[[], Awaitable[object]]
 
 
@@ -30,7 +37,12 @@ class _Work:
     """The steps so far; what fails is told and does not keep the others from being done."""
 
     dry: bool
+    leaving: bool = False
     steps: list[Step] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return any(step.outcome == "failed" for step in self.steps)
 
     async def step(self, what: str, act: Act | None) -> None:
         """`act` is None where nothing is to do."""
@@ -42,10 +54,9 @@ class _Work:
             try:
                 await act()
                 self.steps.append(Step(what=what, outcome="done"))
-            except Conflict as error:
-                self.steps.append(Step(what=what, outcome="later", message=error.message))
             except SluiceError as error:
-                self.steps.append(Step(what=what, outcome="failed", message=error.message))
+                later = isinstance(error, Conflict) and self.leaving
+                self.steps.append(Step(what=what, outcome="later" if later else "failed", message=error.message))
 
     def view(self, user: str) -> BoardView:
         complete = all(step.outcome in {"done", "already"} for step in self.steps)
@@ -57,8 +68,8 @@ async def take_on(gateway: Gateway, caller: Principal, name: str, request: Board
     before = await _find(gateway, caller, name)
     decision = await _decided(gateway, caller, "user.take_on", before or _nobody_yet(gateway, name))
     project = await projects.get(gateway, caller, request.project)
-    if before is not None and before.state == "removed":
-        raise Conflict(f"{name} was removed", hint="Names are never given twice: choose another.")
+    if before is not None:
+        _welcome(before, request)
     accounts = _accounts(gateway, before, project, name, request)
     for account in accounts:
         uid = await unix.look_up(gateway.cluster(account.cluster), account.name)
@@ -71,13 +82,15 @@ async def take_on(gateway: Gateway, caller: Principal, name: str, request: Board
         same = known >= {(account.cluster, account.name) for account in accounts}
         change = UserRequest(unix=accounts)
         await work.step("Unix users", None if same else lambda: users.change(gateway, caller, name, change))
+        if before.state == "pending":
+            await work.step("let in", lambda: users.change(gateway, caller, name, UserRequest(state="active")))
     here = any(member.user == name and member.role is request.role for member in project.members)
     role = request.role
     await work.step(
         f"{role} of project {project.name}",
         None if here else lambda: projects.set_member(gateway, caller, project.name, name, role),
     )
-    for share in project.shares:
+    for share in () if work.failed else project.shares:  # nobody runs who is not known here
         account = next(each for each in accounts if each.cluster == share.cluster)
         await _associate(work, gateway.cluster(share.cluster), account.name, share.account, share.qos)
     return await _told(gateway, caller, "user.take_on", work.view(name), decision, dry=request.dry_run)
@@ -88,7 +101,7 @@ async def see_off(gateway: Gateway, caller: Principal, name: str, request: Leave
     view = await _find(gateway, caller, name)
     decision = await _decided(gateway, caller, "user.see_off", view or _nobody_yet(gateway, name))
     view = view or await users.get(gateway, caller, name)
-    work = _Work(request.dry_run)
+    work = _Work(request.dry_run, leaving=True)
     shares = [(project, share) for project in await projects.list_projects(gateway, caller) for share in project.shares]
     gone = view.state == "removed"
     await work.step("tokens, sign-ins, places", None if gone else lambda: users.remove(gateway, caller, name))
@@ -125,8 +138,9 @@ async def _associate(work: _Work, cluster: Cluster, user: str, account: str, qos
     if keeper is None:
         await work.step(what, _nobody(cluster))
     else:
-        held = {each.account for each in await keeper.held(user)}
-        await work.step(what, None if account in held else lambda: keeper.add(user, account, qos))
+        held = [set(each.qos) for each in await keeper.held(user) if each.account == account]
+        enough = bool(held) and all(each >= set(qos) for each in held)
+        await work.step(what, None if enough else lambda: keeper.add(user, account, qos))
     root = cluster.settings.session_root
     if not root.startswith("/"):
         there = await _run(cluster, user, ["test", "-d", root])
@@ -152,14 +166,9 @@ async def _archive(work: _Work, cluster: Cluster, user: str) -> None:
     if root.startswith("/"):
         return
     there = await _run(cluster, user, ["test", "-d", root])
-    packed = f"{root}.tar.gz"
-
-    async def act() -> None:
-        await _must(cluster, user, ["tar", "-czf", f"{packed}.part", "--", root])
-        await _must(cluster, user, ["mv", "--", f"{packed}.part", packed])
-        await _must(cluster, user, ["rm", "-rf", "--", root])
-
-    await work.step(f"pack ~{user}/{root} on {cluster.name}", act if there else None)
+    packing = ["sh", "-c", _PACK, "sh", root]
+    what = f"pack ~{user}/{root} on {cluster.name}"
+    await work.step(what, (lambda: _must(cluster, user, packing)) if there else None)
 
 
 async def _run(cluster: Cluster, user: str, argv: list[str]) -> bool:
@@ -173,7 +182,28 @@ async def _must(cluster: Cluster, user: str, argv: list[str]) -> None:
         raise Forbidden(f"no commands can be run on cluster {cluster.name}")
     done = await cluster.shell.run(argv, user=user, timeout=_TIMEOUT)
     if done.returncode != 0:
-        raise Forbidden(f"`{' '.join(argv)}` as {user} on {cluster.name}: {done.stderr.strip()}")
+        raise Forbidden(f"as {user} on {cluster.name}: {done.stderr.strip()}")
+
+
+def _welcome(before: UserView, request: BoardRequest) -> None:
+    """Conflict where what is asked cannot be had of somebody who is known already."""
+    if before.state == "removed":
+        raise Conflict(f"{before.name} was removed", hint="Names are never given twice: choose another.")
+    if before.state == "disabled":
+        raise Conflict(
+            f"{before.name} is kept out", hint=f"Let them in again first: sluice user set {before.name} --admit"
+        )
+    if before.state == "pending" and before.identities and request.identity is None:
+        known = before.identities[0]
+        raise Conflict(
+            f"{before.name} is how somebody is called who waits: {known.subject} at {known.issuer}",
+            hint=f"Anybody may be called so. If it is them: --identity '{known.issuer}#{known.subject}'",
+        )
+    if request.identity is not None and request.identity not in before.identities:
+        raise Conflict(
+            f"{before.name} is there already, and does not sign in as {request.identity.subject}",
+            hint="An identity is given to a new user alone: leave it away, or choose another name.",
+        )
 
 
 def _nobody(cluster: Cluster) -> Act:

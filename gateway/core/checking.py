@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from gateway.core import admission, keeping, ruling, volumes
 from gateway.core.asking import now
 from gateway.core.context import Gateway
-from gateway.errors import Forbidden, Invalid, NotFound, ProjectNotFound, UserNotFound
+from gateway.errors import Invalid, NotFound, ProjectNotFound, UserNotFound
+from gateway.model.fixed import forbidden
 from gateway.model.policy import (
     KEPT_ACTIONS,
     PERSON_ACTIONS,
@@ -51,7 +52,9 @@ async def _as_whom(gateway: Gateway, caller: Principal, question: CheckRequest) 
     if question.user not in (None, caller.name):
         wanted = str(question.user)
         if not caller.everywhere:
-            raise Forbidden("only operators ask as somebody else", hint="Leave --as away to ask as yourself.")
+            raise forbidden(
+                "fixed-ask-as", "only operators ask as somebody else", "Leave --as away to ask as yourself."
+            )
 
         def load(connection: Connection) -> Principal:
             user_id = users.id_of(connection, wanted)

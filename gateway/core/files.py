@@ -10,7 +10,8 @@ from ulid import ULID
 
 from gateway.core import audit
 from gateway.core.context import Gateway
-from gateway.errors import Conflict, Forbidden, Invalid, TooLarge
+from gateway.errors import Conflict, Invalid, TooLarge
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Principal
 from gateway.model.task import KeptFile, Purpose
 from gateway.store import files as store
@@ -109,7 +110,7 @@ async def begin(
 ) -> Upload:
     """A file that is to come, for who may keep any. Forbidden, TooLarge."""
     if not caller.id or caller.origin == "kubernetes":
-        raise Forbidden("you are nobody who could keep files")
+        raise forbidden("fixed-somebody", "you are nobody who could keep files")
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise Invalid(f"a file has a name of 1 to {_LONGEST_NAME} characters", param="file")
     now = gateway.clock()

@@ -87,6 +87,7 @@ class Groups:
         self._gateway, self._cluster, self._write = gateway, cluster, write
         self._calm: dict[str, datetime] = {}
         self._active: dict[str, datetime] = {}
+        self._still: dict[str, datetime] = {}
         self._failures: dict[str, list[datetime]] = {}
 
     def ended(self, ended: Sequence[Session], now: datetime) -> None:
@@ -110,14 +111,15 @@ class Groups:
         changed, unused = False, []
         for session in services.values():
             others, load = rows.pop(session.id, []), known.get(session.id)
-            sight, active_at = self._sight(session, others, load, drained, now), self._active.get(session.id)
+            sight, still_at = self._sight(session, others, load, drained, now), self._still.get(session.id)
+            quiet = idle.quiet(session, load, self._active.get(session.id))
             changes = group.steer(session, others, sight, now) if session.plan.kind == "service" else []
             if any(isinstance(change, Sleep) for change in changes):
                 after = timedelta(seconds=session.plan.replicas.scale_down_after)
                 unused.append((session, after, "asleep"))
-            elif (quiet := idle.quiet(session, load, active_at)) is not None and now >= quiet.stop_at:
-                unused.append((session, quiet.after, "idle"))
-            after_notice = idle.noticed(session, load, now, followed=bool(others), active_at=active_at)
+            elif quiet is not None and (why := idle.to_ask(session, quiet, now, still_at)) is not None:
+                unused.append((session, min(quiet.after, now - quiet.since), why))
+            after_notice = idle.noticed(session, quiet, now, followed=bool(others), still_at=still_at)
             changes = [change for change in changes if not _acting(session, change, acting)]
             if changes or after_notice != session:
                 changed |= await self._apply(session, others, after_notice, changes)
@@ -128,13 +130,15 @@ class Groups:
         return changed, unused
 
     async def settle(self, session: Session, others: Sequence[Session], after: timedelta, why: str) -> bool:
-        """Nobody seems to use the session: ask its jobs once more, and then stop it or put it to sleep.
+        """Nobody seems to use the session: ask its jobs, and then do what is asked for by `why`.
+
+        `idle` stops it, `asleep` puts it to sleep, `still` only notes that it is so, that its users can be told.
 
         A job that cannot be asked counts as used, and so does one whose kernels or GPUs are at work, if the rule wants
         to know of them.
         """
-        known = await self._gateway.db.read(loads.loads, self._gateway.clock()) if why == "idle" else {}
-        rule = idle.rule_for(session, known.get(session.id)) if why == "idle" else None
+        known = await self._gateway.db.read(loads.loads, self._gateway.clock()) if why != "asleep" else {}
+        rule = idle.rule_for(session, known.get(session.id)) if why != "asleep" else None
         for one in (session, *others):
             if one.endpoint is None:
                 continue
@@ -142,12 +146,16 @@ class Groups:
                 status = await self._gateway.agents.status(one.endpoint)
             except EndpointUnavailable as error:
                 log.info("counts as used, as it cannot be asked", session=session.id, why=error.message)
+                self._active[session.id] = self._gateway.clock()
                 return False
             unused = idle.unused_for(rule, status.idle_seconds, status.quiet)
             if status.in_flight or unused < NEARLY * after.total_seconds():
                 self._active[session.id] = self._gateway.clock() - timedelta(seconds=unused)
                 return False
         now, row_id = self._gateway.clock(), str(ULID())
+        if why == "still":
+            self._still[session.id] = now
+            return False
 
         def write(connection: Connection) -> bool:
             current = store.reread(connection, session.id)
@@ -227,6 +235,7 @@ class Groups:
     def _forget(self, known: Collection[str]) -> None:
         self._calm = {key: at for key, at in self._calm.items() if key in known}
         self._active = {key: at for key, at in self._active.items() if key in known}
+        self._still = {key: at for key, at in self._still.items() if key in known}
         self._failures = {key: at for key, at in self._failures.items() if key in known}
 
 

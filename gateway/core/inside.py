@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from gateway.core import audit, sessions
 from gateway.core.context import Gateway
-from gateway.errors import Forbidden, NotReady
+from gateway.errors import NotReady
 from gateway.model.announcement import Endpoint, Running, parse
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
 
@@ -32,7 +33,9 @@ async def enter(gateway: Gateway, caller: Principal, ref: str) -> tuple[Session,
     while True:
         session = await sessions.looked_at(gateway, caller, ref, "enter")
         if not caller.enters(session):  # whatever a site's policies permit: who goes in acts as the owner
-            raise Forbidden(f"only its owner goes into session {session.name}: whoever does acts as {session.owner}")
+            raise forbidden(
+                "fixed-enter", f"only its owner goes into session {session.name}: whoever does acts as {session.owner}"
+            )
         told = parse(session.job.comment)
         endpoint = told.endpoint if isinstance(told, Running) else told
         running = session.phase in {Phase.STARTING, Phase.READY}

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 from gateway.core import audit
 from gateway.core.asking import decide, may
 from gateway.core.context import Gateway
-from gateway.errors import Forbidden
 from gateway.model.audit import AuditLine
+from gateway.model.fixed import forbidden
 from gateway.model.named import Named, NamedView
 from gateway.model.policy import Decision, Kept
 from gateway.model.principal import Principal
@@ -57,7 +57,7 @@ class Keeper(Generic[K, V]):
     async def put(self, gateway: Gateway, caller: Principal, kept: K) -> V:
         """Keep it, in the place of what had the name. ProjectNotFound, PolicyDenied."""
         if not caller.id:
-            raise Forbidden(f"you are nobody who could keep a {self.shelf.word}")
+            raise forbidden("fixed-somebody", f"you are nobody who could keep a {self.shelf.word}")
         told = audit.by(gateway, caller)
 
         def write(connection: Connection) -> V:

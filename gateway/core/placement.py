@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from gateway.core import unix
 from gateway.core.context import Cluster, Gateway
 from gateway.core.policies import denial
-from gateway.errors import Conflict, Forbidden, Invalid
+from gateway.errors import Conflict, Invalid
+from gateway.model.fixed import forbidden
 from gateway.model.plan import ClusterDefaults
 from gateway.model.principal import Principal, Role
 from gateway.model.project import DEFAULT, Share
@@ -55,9 +56,10 @@ async def place(gateway: Gateway, caller: Principal, name: str | None, cluster: 
         raise Conflict(f"project {project.name} is archived: nothing new starts in it")
     share = project.share(cluster.name)
     if share is None and caller.kind != "local" and project.name != DEFAULT:
-        raise Forbidden(
+        raise forbidden(
+            "fixed-account",
             f"project {project.name} has no Slurm account on cluster {cluster.name}",
-            hint=f"An operator gives it one: sluice project set {project.name} --account {cluster.name}=ACCOUNT",
+            f"An operator gives it one: sluice project set {project.name} --account {cluster.name}=ACCOUNT",
         )
     return Placement(project.name, share, await unix.user_of(gateway, caller, cluster), project.labels)
 
@@ -70,8 +72,8 @@ def choose(caller: Principal) -> str:
     if caller.kind == "local" or DEFAULT in mine:
         return DEFAULT
     if not mine:
-        raise Forbidden(
-            "you are not a member of any project", hint="A manager of a project can take you in: sluice project member."
+        raise forbidden(
+            "fixed-member", "you are not a member of any project", "A manager of a project can take you in."
         )
     if len(mine) > 1:
         raise Invalid("say for which project", hint=f"One of: {', '.join(mine)} (--project).")

@@ -1,26 +1,25 @@
 """The policies in force: the shipped ones and the site's, and the decision itself.
 
 Files that change are read again; a broken change keeps the old set.
-What a decision needs of the set is parsed once; what a decision costs is told by benchmarks/policy.py.
+What a decision needs of the set is parsed once (core/policy_set.py); what it costs is told by benchmarks/policy.py.
 """
 
 import re
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import cedarpy
 import structlog
 
-from gateway.core import policy_file, policy_question
+from gateway.core import policy_file, policy_guard, policy_question
 from gateway.core.policy_file import PolicyFile, Rule
+from gateway.core.policy_set import Chosen, PolicySet
 from gateway.data import folder
 from gateway.errors import PolicyDenied, PolicyInvalid
 from gateway.model import limit as limits_of
-from gateway.model.limit import Limit
 from gateway.model.policy import About, Action, Decision, Reason, Subject, Thing
 from gateway.model.principal import Principal
 
@@ -66,37 +65,6 @@ _VERBS: Mapping[Action, str] = {
     "token.create": "make this token",
     "token.revoke": "revoke this token",
 }
-
-
-@dataclass(frozen=True)
-class PolicySet:
-    """Policies that were checked together. `number` counts the sets of this process."""
-
-    number: int
-    loaded_at: datetime
-    rules: Mapping[str, Rule]
-    limits: Mapping[str, Limit]
-    parts: dict[tuple[Action, About], "Part"] = field(repr=False, default_factory=dict)
-
-    def part(self, action: Action, about: About) -> "Part":
-        """The policies that speak of this: Cedar looks at each that it is given, whatever it is about."""
-        found = self.parts.get((action, about))
-        if found is None:
-            order = [rule for rule in self.rules.values() if rule.concerns(action, about)]
-            made = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in order))
-            found = self.parts[action, about] = Part(order, made)
-        return found
-
-
-class Part(NamedTuple):
-    """Policies in the order in which they stand in Cedar's text."""
-
-    order: Sequence[Rule]
-    cedar: cedarpy.PolicySet
-
-    def named(self, position: str) -> Rule:
-        """The policy that Cedar calls `policy7`: it counts them."""
-        return self.order[int(position.removeprefix("policy"))]
 
 
 def schema_text() -> str:
@@ -162,19 +130,20 @@ class Policies:
 
         A policy that cannot be worked out forbids: what it would have forbidden is not known.
         """
-        about = _about(subject)
-        chosen = self.current.part(action, about)
+        about, rules = _about(subject), self.current.rules
+        part = self._set.part(action, about)
         asked = policy_question.request(caller, action, subject, when, hour=hour, weekday=weekday)
-        result = cedarpy.is_authorized(asked, chosen.cedar, self._entities(caller, subject))
-        said = result.diagnostics
-        if said.errors:
-            log.error("a policy cannot be worked out", action=action, errors=said.errors)
-            broken = [chosen.named(name) for error in said.errors for name in _POLICY.findall(error)[:1]]
+        known = policy_guard.facts_of(caller, subject) if isinstance(subject, Subject) else None
+        said = self._ask(asked, part.whole if known is None else part.chosen(known), caller, subject)
+        if said.diagnostics.errors:
+            errors = self._ask(asked, part.whole, caller, subject).diagnostics.errors
+            log.error("a policy cannot be worked out", action=action, errors=errors)
+            broken = [part.named(name) for error in errors for name in _POLICY.findall(error)[:1]]
             return Decision(allowed=False, action=action, about=about, by="fault", reasons=_reasons(broken, subject))
-        if said.reasons:
-            rules = [chosen.named(reason) for reason in said.reasons]
-            by: Literal["permit", "forbid"] = "permit" if result.allowed else "forbid"
-            return Decision(allowed=result.allowed, action=action, about=about, by=by, reasons=_reasons(rules, subject))
+        if said.diagnostics.reasons:
+            found = [rules[name] for name in said.diagnostics.id_annotations_by_reason.values()]
+            by: Literal["permit", "forbid"] = "permit" if said.allowed else "forbid"
+            return Decision(allowed=said.allowed, action=action, about=about, by=by, reasons=_reasons(found, subject))
         return self.lacking(action, about)
 
     def lacking(self, action: Action, about: About = "session") -> Decision:
@@ -183,15 +152,16 @@ class Policies:
         permits = [rule for rule in rules if rule.effect == "permit" and rule.concerns(action, about)]
         return Decision(allowed=False, action=action, about=about, by="none", reasons=_reasons(permits, None))
 
-    def _entities(self, caller: Principal, subject: Thing) -> cedarpy.Entities:
-        """Who asks and for which project is kept in Cedar's form: it is half of what a decision would cost."""
+    def _ask(self, asked: dict[str, Any], chosen: Chosen, caller: Principal, subject: Thing) -> cedarpy.AuthzResult:
+        """Put the question to Cedar. Who asks and for which project is kept in its form: that is half of the costs."""
         key = policy_question.lasting_key(caller, subject)
         kept = self._kept.get(key)
         if kept is None:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
             kept = self._kept[key] = cedarpy.Entities.from_json_str(policy_question.lasting(caller, subject))
-        return kept.with_added_json_str(policy_question.passing(subject))
+        entities = kept.with_added_json_str(policy_question.passing(subject, chosen.words))
+        return cedarpy.is_authorized(asked, chosen.cedar, entities)
 
     def _reload(self) -> None:
         found, problems = self._load()
@@ -215,7 +185,8 @@ class Policies:
         return PolicySet(self._number, self._clock(), rules, limits), ()
 
     def _look(self) -> Mapping[Path, _Stamp | None]:
-        return {path: _stamp(path) for place in self._folders for path in (place, *_files(place))}
+        found = (place for folder in self._folders for place in (folder, *_files_now(folder)))
+        return {path: _stamp(path) for path in found}
 
 
 def look_at(places: Iterable[Path]) -> Sequence[PolicyInvalid]:
@@ -226,9 +197,14 @@ def look_at(places: Iterable[Path]) -> Sequence[PolicyInvalid]:
 def _read(places: Iterable[Path], schema: cedarpy.Schema) -> tuple[Sequence[PolicyFile], Sequence[PolicyInvalid]]:
     files, problems = [], []
     for place in places:
-        if not place.exists():
+        try:
+            found = [place] if place.is_file() else _files(place)
+        except FileNotFoundError:
             problems.append(policy_file.problem(place, "", 0, "there is no such folder (policy.folders)"))
-        files += [policy_file.read(path, schema) for path in ([place] if place.is_file() else _files(place))]
+        except OSError as error:
+            problems.append(policy_file.problem(place, "", 0, f"it cannot be read: {error.strerror}"))
+        else:
+            files += [policy_file.read(path, schema) for path in found]
     problems += [problem for file in files for problem in [*file.problems, *_about_roles(file)]]
     return files, [*problems, *_doubles(files)]
 
@@ -290,10 +266,17 @@ def _asked(rule: Rule, subject: Thing | None) -> str:
 
 
 def _files(place: Path) -> Sequence[Path]:
-    if not place.is_dir():
-        return []
+    """OSError if there is no such folder, or it cannot be read."""
     found = (path for path in place.iterdir() if path.suffix in {".cedar", ".toml"} and not path.name.startswith("."))
     return sorted(found)
+
+
+def _files_now(place: Path) -> Sequence[Path]:
+    """Those there are to be looked at: one that cannot be read is told where it is read."""
+    try:
+        return _files(place)
+    except OSError:
+        return []
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import cedarpy
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gateway.core.policy_guard import Guard, guards_of, words_of
 from gateway.errors import PolicyInvalid
 from gateway.model.limit import Limit, LimitName, quoted, statements
 
@@ -25,7 +26,10 @@ _END = "unexpected end of input"
 
 
 class Rule(NamedTuple):
-    """One policy. `actions`: those it names; none: all. `limit` and `looks_at` are set where it was made of a limit."""
+    """One policy. `actions`: those it names; none: all. `words`: all that stand in it, and more.
+
+    `limit` and `looks_at` are set where it was made of a limit.
+    """
 
     id: str
     effect: str
@@ -34,9 +38,11 @@ class Rule(NamedTuple):
     path: Path
     line: int
     actions: frozenset[str]
+    about: str
+    guards: tuple[Guard, ...]
+    words: frozenset[str]
     limit: str = ""
     looks_at: str = ""
-    about: str = ""
 
     def concerns(self, action: str, about: str = "session") -> bool:
         """Whether it speaks of this action, with this kind of thing."""
@@ -115,11 +121,7 @@ def _read_cedar(path: Path, text: str, schema: cedarpy.Schema) -> PolicyFile:
             problem(path, text, statement.start + place, message, hint) for message, place, hint in wrong
         ]
         if not wrong:
-            said = _said(statement.text)
-            notes = said["annotations"]
-            line = text.count("\n", 0, statement.start) + 1
-            given = notes["id"], said["effect"], notes["allows"], statement.text, path, line, _actions(said)
-            found.rules.append(Rule(*given, about=str(said["resource"].get("entity_type", ""))))
+            found.rules.append(_rule(statement.text, path, text.count("\n", 0, statement.start) + 1))
     return found
 
 
@@ -193,6 +195,14 @@ def _types(statement: _Statement, schema: cedarpy.Schema, *, of_all: bool) -> It
         yield message, place, f"{narrow}`sluice policy show schema` prints what there is."
 
 
+def _rule(text: str, path: Path, line: int, limit: str = "", looks_at: str = "") -> Rule:
+    """A policy that is in order."""
+    said = _said(text)
+    notes, about = said["annotations"], str(said["resource"].get("entity_type", ""))
+    seen = _actions(said), about, guards_of(said), frozenset(words_of(said))
+    return Rule(notes["id"], said["effect"], notes["allows"], text, path, line, *seen, limit, looks_at)
+
+
 def _actions(said: Mapping[str, Any]) -> frozenset[str]:
     scope = said["action"]
     entities = [scope.get("entity"), *scope.get("entities", ())]
@@ -238,15 +248,11 @@ def _read_limits(path: Path, text: str) -> PolicyFile:
     for name, limit in limits.items():
         place = _toml_place(text, ["limit", name])
         rules = [
-            Rule(
-                made.id,
-                "forbid",
-                made.allows,
+            _rule(
                 f"@id({quoted(made.id)})\n@allows({quoted(made.allows)})\n"
                 f'forbid (principal, action == Action::"create", resource)\nwhen {{\n  {made.condition}\n}};',
                 path,
                 text.count("\n", 0, place) + 1,
-                frozenset({"create"}),
                 name,
                 made.looks_at,
             )

@@ -1,18 +1,20 @@
 """A question as Cedar takes it: the caller, the session and the circumstances as entities and context. Pure."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from gateway.model.plan import PlannedMount
 from gateway.model.policy import Action, Kept, Ruled, Subject, Thing, largest, text_of
 from gateway.model.principal import Principal, Role
+from gateway.model.resources import Resources
 
 Entity = dict[str, Any]
 _ROLES = tuple(Role)
-RESOURCES = ("nodes", "cpus", "memory", "time", "account", "qos")
 
 
 def request(
@@ -54,28 +56,32 @@ def lasting_key(caller: Principal, subject: Thing) -> Hashable:
     return who, tuple(caller.projects.items()), subject.project, tuple(subject.labels.items())
 
 
-def passing(subject: Thing) -> str:
-    """The session and its answers, or what else it is about, as JSON. Projects are in `lasting`."""
+def passing(subject: Thing, words: frozenset[str]) -> str:
+    """The session and its answers, or what else it is about, as JSON. Projects are in `lasting`.
+
+    Of a session those attributes that are among the `words` of policies: the others are not asked for.
+    """
     if isinstance(subject, Ruled):
         return json.dumps([_ruled(subject)] if subject.kind != "Project" else [])
     if isinstance(subject, Kept):
         return json.dumps([_kept(subject)])
-    return json.dumps([_session(subject), *_answers(subject)])
+    return json.dumps([_session(subject, words), *_answers(subject, words)])
+
+
+_VALUES: Mapping[str, Callable[[Resources], Any]] = {
+    "gpus": lambda asked: asked.gpus.count * asked.nodes,
+    "gpus_per_node": lambda asked: asked.gpus.count,
+    "gpu_share": lambda asked: asked.gpus.share,
+    "gpu_type": lambda asked: asked.gpus.type,
+    "exclusive": lambda asked: asked.exclusive,
+    "partitions": lambda asked: asked.partition.split(",") if asked.partition else [],
+    **{name: attrgetter(name) for name in ("nodes", "cpus", "memory", "time", "account", "qos")},
+}
 
 
 def values(subject: Subject) -> dict[str, Any]:
     """What policies see of the resources that are asked for."""
-    asked = subject.plan.resources
-    found = {
-        "nodes": asked.nodes,
-        "gpus": asked.gpus.count * asked.nodes,
-        "gpus_per_node": asked.gpus.count,
-        "gpu_share": asked.gpus.share,
-        "gpu_type": asked.gpus.type,
-        "exclusive": asked.exclusive,
-        "partitions": asked.partition.split(",") if asked.partition else [],
-        **{name: getattr(asked, name) for name in RESOURCES},
-    }
+    found = {name: look(subject.plan.resources) for name, look in _VALUES.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -137,31 +143,18 @@ def _ruled(subject: Ruled) -> Entity:
     return {"uid": _uid(subject.kind, subject.id), "attrs": {**said, **named}, "parents": []}
 
 
-def _session(subject: Subject) -> Entity:
-    plan, seen = subject.plan, values(subject)
-    seen["partitions"] = [_ref("Partition", name) for name in seen["partitions"]]
+def _session(subject: Subject, words: frozenset[str]) -> Entity:
+    seen = {name: look(subject) for name, look in _ATTRIBUTES.items() if name in words}
     return {
         "uid": _uid("Session", subject.id),
-        "attrs": {
-            "id": subject.id,
-            "owner": _ref("User", subject.owner),
-            "project": _ref("Project", subject.project),
-            "cluster": _ref("Cluster", subject.cluster),
-            "recipe": _ref("Recipe", plan.recipe),
-            "version": plan.version,
-            "kind": plan.kind,
-            "image": plan.image.model_dump(),
-            "volumes": [mount.source for mount in plan.mounts],
-            "volume_classes": sorted({volume_class(mount) for mount in plan.mounts}),
-            "parameters": list(plan.parameters),
-            **{name: _ref(name.capitalize(), subject.id) for name in ("answers", "integers", "decimals")},
-            **seen,
-        },
+        "attrs": {name: value for name, value in seen.items() if value is not None},
         "parents": [],
     }
 
 
-def _answers(subject: Subject) -> list[Entity]:
+def _answers(subject: Subject, words: frozenset[str]) -> list[Entity]:
+    if words.isdisjoint({"answers", "integers", "decimals"}):
+        return []
     given = {name: value for name, value in subject.plan.parameters.items() if value is not None}
     numbers = {name: largest(value) for name, value in given.items()}
     integers = {name: number for name, number in numbers.items() if isinstance(number, int)}
@@ -188,3 +181,29 @@ def _uid(kind: str, name: str) -> dict[str, str]:
 
 def _ref(kind: str, name: str) -> dict[str, dict[str, str]]:
     return {"__entity": _uid(kind, name)}
+
+
+def _value(name: str, subject: Subject) -> Any:
+    return _VALUES[name](subject.plan.resources)
+
+
+def _kind_of_answers(name: str, subject: Subject) -> Any:
+    return _ref(name.capitalize(), subject.id)
+
+
+_ATTRIBUTES: Mapping[str, Callable[[Subject], Any]] = {
+    "id": lambda subject: subject.id,
+    "owner": lambda subject: _ref("User", subject.owner),
+    "project": lambda subject: _ref("Project", subject.project),
+    "cluster": lambda subject: _ref("Cluster", subject.cluster),
+    "recipe": lambda subject: _ref("Recipe", subject.plan.recipe),
+    "version": lambda subject: subject.plan.version,
+    "kind": lambda subject: subject.plan.kind,
+    "image": lambda subject: subject.plan.image.model_dump(),
+    "volumes": lambda subject: [mount.source for mount in subject.plan.mounts],
+    "volume_classes": lambda subject: sorted({volume_class(mount) for mount in subject.plan.mounts}),
+    "parameters": lambda subject: list(subject.plan.parameters),
+    **{name: partial(_kind_of_answers, name) for name in ("answers", "integers", "decimals")},
+    **{name: partial(_value, name) for name in _VALUES},
+    "partitions": lambda subject: [_ref("Partition", name) for name in _VALUES["partitions"](subject.plan.resources)],
+}

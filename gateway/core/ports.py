@@ -100,7 +100,7 @@ class Accounts(Protocol):
         """The user's associations on this cluster."""
 
     async def add(self, user: str, account: str, qos: Sequence[str]) -> None:
-        """Let the user run under the account. No error if they may already; Forbidden if Slurm refuses."""
+        """Let the user run under the account, with these QOS at least. No error if they may; Forbidden if refused."""
 
     async def remove(self, user: str, accounts: Collection[str]) -> None:
         """Take these away. No error if there is nothing to take; Conflict while they have jobs under one."""

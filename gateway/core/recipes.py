@@ -127,9 +127,11 @@ class Catalogue:
 
 
 def _files(place: Path) -> Sequence[Path]:
-    if not place.is_dir():
+    try:
+        found = list(place.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # no folder, or no more; one that cannot be read is a fault
         return []
-    return [path for path in place.iterdir() if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")]
+    return [path for path in found if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")]
 
 
 def _recipe(file: RecipeFile) -> Recipe:

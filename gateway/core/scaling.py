@@ -11,9 +11,10 @@ from gateway.core import admission, audit, images, placement, secrets, volumes
 from gateway.core.context import Gateway
 from gateway.core.policies import require
 from gateway.core.sessions import looked_at
-from gateway.errors import Conflict, Forbidden, Invalid
+from gateway.errors import Conflict, Invalid
 from gateway.model import group
 from gateway.model.api import JobView, ReplicaView, ScaleRequest, SessionRequest, UpdateRequest
+from gateway.model.fixed import forbidden
 from gateway.model.group import Start
 from gateway.model.job import JobRole
 from gateway.model.plan import Plan, PlannedMount, PlannedReplicas
@@ -44,11 +45,11 @@ async def scale(gateway: Gateway, caller: Principal, ref: str, request: ScaleReq
 
 
 async def extend(gateway: Gateway, caller: Principal, ref: str, span: timedelta) -> Session:
-    """Not to be stopped for being idle for so long from now."""
+    """Not to be stopped for being idle for so long from now; what was promised before is kept."""
 
     def change(connection: Connection, session: Session) -> Session:
         now = gateway.clock()
-        until = now + span
+        until = max(now + span, session.keep_until or now)
         saved = _saved(store.save(connection, session, session.model_copy(update={"keep_until": until}), now), session)
         store.append_events(connection, [(saved, "session.extended", {"until": until.isoformat()})])
         return saved
@@ -161,7 +162,7 @@ async def _changed(
         if own:
             _owned(caller, session)
         elif not caller.changes(session):  # whatever a site's policies permit
-            raise Forbidden(f"session {session.name} is {session.owner}'s")
+            raise forbidden("fixed-change", f"session {session.name} is {session.owner}'s")
         admission.may(gateway, caller, "create", session, connection)  # with the limits of today
         if live:
             _service(session)
@@ -252,7 +253,9 @@ def _scaled(session: Session, asked: dict[str, int]) -> Plan:
 def _owned(caller: Principal, session: Session) -> None:
     """What it runs, it runs as its owner: nobody else says what that is."""
     if not caller.enters(session):
-        raise Forbidden(f"session {session.name} is {session.owner}'s: its owner alone updates and resumes it")
+        raise forbidden(
+            "fixed-again", f"session {session.name} is {session.owner}'s: its owner alone updates and resumes it"
+        )
 
 
 def _service(session: Session) -> None:

@@ -13,8 +13,9 @@ from gateway.core.context import Gateway
 from gateway.core.policies import require
 from gateway.core.scripts import script_for, script_of
 from gateway.core.staging import directory
-from gateway.errors import Conflict, Forbidden
+from gateway.errors import Conflict
 from gateway.model.api import ScriptView, SessionRequest
+from gateway.model.fixed import forbidden
 from gateway.model.job import Job, JobScript, job_name
 from gateway.model.plan import Plan
 from gateway.model.policy import Action, Decision
@@ -142,9 +143,8 @@ def _asked(session: Session) -> audit.Details:
 def _may_change(caller: Principal, session: Session) -> None:
     """What roles do not allow no policy of a site's gives."""
     if not caller.changes(session):
-        raise Forbidden(
-            f"session {session.name} is {session.owner}'s",
-            hint=f"Its owner, managers of the project {session.project} and operators may stop and delete it.",
+        raise forbidden(
+            "fixed-change", f"session {session.name} is {session.owner}'s", f"Its project is {session.project}."
         )
 
 

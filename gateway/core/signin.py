@@ -43,12 +43,13 @@ async def admit(gateway: Gateway, identity: Identity, claims: Mapping[str, Any],
             if note_two:
                 users.save(connection, user.model_copy(update={"note": note_two}))
         user = users.person_of(connection, user.id).user
-        if rules.admin_groups or rules.operator_groups:
-            user = user.model_copy(update={"admin": told.admin, "operator": told.operator})
-            users.save(connection, user)
-        users.seen(connection, user, now, groups=told.groups, title=told.title, email=told.email)
-        if rules.groups:
-            users.set_group_roles(connection, user.id, told.roles)
+        if user.state != "removed":
+            if rules.admin_groups or rules.operator_groups:
+                user = user.model_copy(update={"admin": told.admin, "operator": told.operator})
+                users.save(connection, user)
+            users.seen(connection, user, now, groups=told.groups, title=told.title, email=told.email)
+            if rules.groups:
+                users.set_group_roles(connection, user.id, told.roles)
         audit.record(connection, audit.known(asked, user), "sign.in", "user", user.name, details={"state": user.state})
         return users.person_of(connection, user.id)
 

@@ -13,7 +13,8 @@ from ulid import ULID
 from gateway.core import audit, files, sessions
 from gateway.core.context import Gateway
 from gateway.core.lines import Check, Kind
-from gateway.errors import Conflict, Forbidden, Invalid, NotFound, NotReady, SessionNotFound, TooMany, Unauthenticated
+from gateway.errors import Conflict, Invalid, NotFound, NotReady, SessionNotFound, TooMany, Unauthenticated
+from gateway.model.fixed import forbidden
 from gateway.model.principal import LOCAL_ADMIN, Principal, Scope
 from gateway.model.session import Session
 from gateway.model.task import ENDPOINTS, FilePart, KeptFile, LineFault, Task, TaskPhase
@@ -182,7 +183,7 @@ async def outcome(gateway: Gateway, caller: Principal, task_id: str) -> KeptFile
     """All results of an ended task in the order of its lines, to be read as a file is. NotReady while it is live."""
     task = await get(gateway, caller, task_id)
     if task.owner != caller.name:
-        raise Forbidden(f"the results of {task.id} are its owner's alone")
+        raise forbidden("fixed-results", f"the results of {task.id} are its owner's alone")
     if not task.phase.ended:
         raise NotReady(f"the task {task.id} is {task.phase}: its results are there when it has ended")
     if (task.completed and task.output_file is None) or (task.failed and task.error_file is None):
@@ -257,7 +258,9 @@ async def _answering(gateway: Gateway, caller: Principal, ref: str) -> Session:
     """The session that shall answer. Forbidden, PolicyDenied, SessionNotFound, Invalid."""
     session = await sessions.looked_at(gateway, caller, ref, "call")
     if not caller.calls(session):
-        raise Forbidden(f"session {session.name} is {session.owner}'s: you may read about it, and not use it")
+        raise forbidden(
+            "fixed-call", f"session {session.name} is {session.owner}'s: you may read about it, and not use it"
+        )
     service = session.plan.service
     if service is None or service.protocol != "openai":
         raise Invalid(f"session {session.name} serves no model", hint="A batch needs a model server, such as vllm.")

@@ -10,8 +10,9 @@ from gateway.core import audit, ruling
 from gateway.core.asking import may
 from gateway.core.context import Gateway
 from gateway.core.users import settled
-from gateway.errors import Forbidden, Invalid
+from gateway.errors import Invalid
 from gateway.model import token as model
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Principal, Scope
 from gateway.model.token import NewTokenView, Token, TokenRequest, TokenView
 from gateway.store import projects, sessions, users
@@ -21,7 +22,7 @@ from gateway.store import tokens as store
 async def create(gateway: Gateway, caller: Principal, request: TokenRequest) -> NewTokenView:
     """The token with its text, which nobody is told again. It reaches no further than the caller's own does."""
     if not caller.id:
-        raise Forbidden("you are nobody whom a token could stand for")
+        raise forbidden("fixed-somebody", "you are nobody whom a token could stand for")
     token_id, secret, now = str(ULID()), secrets.token_urlsafe(32), gateway.clock()
     scopes = model.narrowed(request.scopes, caller.scopes)
     if not scopes:

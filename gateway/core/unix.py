@@ -1,7 +1,8 @@
 """Whose work runs as whom: a person's own Unix user on a cluster, never root, never a system user, never another's."""
 
 from gateway.core.context import Cluster, Gateway
-from gateway.errors import Forbidden, Unavailable
+from gateway.errors import Unavailable
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Principal
 from gateway.model.user import check_unix
 from gateway.store import users
@@ -15,9 +16,10 @@ async def user_of(gateway: Gateway, caller: Principal, cluster: Cluster) -> str:
         return cluster.settings.user
     name = caller.unix.get(cluster.name)
     if name is None:
-        raise Forbidden(
+        raise forbidden(
+            "fixed-unix-user",
             f"you have no Unix user on cluster {cluster.name}",
-            hint=f"An operator says which: sluice user set {caller.name} --unix {cluster.name}=NAME",
+            f"An operator says which: sluice user set {caller.name} --unix {cluster.name}=NAME",
         )
     known = await gateway.db.read(users.uid, cluster.name, name)
     uid = known if known is not None else await look_up(cluster, name)
@@ -46,5 +48,5 @@ async def look_up(cluster: Cluster, name: str) -> int | None:
         return None
     text = done.stdout.strip()
     if done.returncode != 0 or not text.isdigit():
-        raise Forbidden(f"cluster {cluster.name} knows no Unix user {name!r}")
+        raise forbidden("fixed-unix-name", f"cluster {cluster.name} knows no Unix user {name!r}")
     return int(text)

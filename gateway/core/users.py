@@ -85,7 +85,7 @@ async def create(gateway: Gateway, caller: Principal, request: NewUser) -> UserV
 
     def write(connection: Connection) -> UserView:
         policy = look(connection).policy
-        store.add(connection, user, identity=request.identity, unix=accounts)
+        store.add(connection, user, identity=request.identity, unix=accounts, inherit=True)
         if request.project is not None:
             projects.set_member(connection, request.project, user.id, Member(user=user.name, role=Role.MEMBER))
         said = request.model_dump(mode="json", exclude_none=True, exclude={"name"})
@@ -116,7 +116,7 @@ async def change(gateway: Gateway, caller: Principal, name: str, request: UserRe
         values = request.model_dump(include={"state", "title", "admin", "operator"}, exclude_none=True)
         store.save(connection, User.model_validate(view.model_dump()).model_copy(update=values))
         if request.unix is not None:
-            store.set_unix(connection, view.id, accounts)
+            store.set_unix(connection, view.id, accounts, inherit=True)
         if request.state == "disabled":
             signins.end_of_user(connection, view.id)
         said = request.model_dump(mode="json", exclude_none=True)

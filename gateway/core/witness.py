@@ -124,6 +124,14 @@ class Witness:
 
     async def _write(self) -> bool:
         """Write what waits; whether that could be done. Several services of a process may run this."""
+        writing = asyncio.create_task(self._write_next())
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.gather(writing, return_exceptions=True)  # what is being written is not written again
+            raise
+
+    async def _write_next(self) -> bool:
         async with self._writing:
             return await self._write_some()
 

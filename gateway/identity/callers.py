@@ -20,14 +20,15 @@ from sqlalchemy import Connection
 from gateway.core import signin, unix
 from gateway.core.context import Gateway
 from gateway.core.users import FRESH
-from gateway.errors import DatabaseUnavailable, Forbidden, NotFound, SluiceError, Unauthenticated
+from gateway.errors import DatabaseUnavailable, NotFound, SluiceError, Unauthenticated
 from gateway.identity.local import TOKEN_PREFIX, LocalIdentity
 from gateway.identity.munge import PREFIX as MUNGE
 from gateway.identity.munge import Munge
 from gateway.identity.oidc import Oidc
 from gateway.model import token as tokens
 from gateway.model.auth import MungeToken
-from gateway.model.principal import LOCAL_ADMIN, Opened, Origin, Principal, Scope
+from gateway.model.fixed import forbidden
+from gateway.model.principal import LOCAL_ADMIN, Opened, Origin, Principal, Scope, SignedIn
 from gateway.model.token import Token
 from gateway.model.user import Person, UnixAccount
 from gateway.store import revision, signins, users
@@ -109,7 +110,8 @@ class Callers:
         number, browser, person = loaded if loaded is not None else (0, None, None)
         if browser is None or person is None or browser.expires_at <= self._clock():
             raise Unauthenticated("you are signed out", hint="Sign in again: /auth/login")
-        return self._keep(key, number, person.principal(origin="browser"), browser.expires_at)
+        by = SignedIn(browser.issuer, browser.subject, browser.sid, digest)
+        return self._keep(key, number, _signed(person.principal(origin="browser"), by), browser.expires_at)
 
     def recall_opened(self, opened: Opened) -> Principal | None:
         """Who opened a session in a browser, if they are in memory and were looked after in the last FRESH seconds."""
@@ -124,13 +126,14 @@ class Callers:
         if (found := self._recall(key)) is not None:
             return found
 
-        def load(connection: Connection) -> tuple[int, Token | None, Person | None]:
+        def load(connection: Connection) -> tuple[int, Token | None, signins.Browser | None, Person | None]:
             user_id = users.id_of(connection, opened.owner)
             kept = store.kept(connection, opened.token) if opened.token is not None else None
+            browser = signins.by_cookie(connection, opened.sign_in) if opened.sign_in is not None else None
             person = users.person(connection, user_id) if user_id is not None else None
-            return revision.current(connection), kept[0] if kept is not None else None, person
+            return revision.current(connection), kept[0] if kept is not None else None, browser, person
 
-        number, token, person = await self._db.read(load)
+        number, token, browser, person = await self._db.read(load)
         if person is None:
             raise Unauthenticated("whoever opened this session is not known any more")
         until = self._clock() + PEER_FOR
@@ -138,6 +141,10 @@ class Callers:
             if token is None or token.user_id != person.user.id or not token.valid(self._clock()):
                 raise Unauthenticated("the token that opened this session is good no more", hint="sluice open")
             until = min(until, token.expires_at)
+        if opened.sign_in is not None:
+            if browser is None or browser.user_id != person.user.id or browser.expires_at <= self._clock():
+                raise Unauthenticated("the sign-in in which this session was opened has ended", hint="sluice open")
+            until = min(until, browser.expires_at)
         held = {"session": opened.session, "scopes": frozenset({Scope.WRITE}), "admin": False, "operator": False}
         held |= {"token": opened.token}
         return self._keep(key, number, person.principal(origin="browser").model_copy(update=held), until)
@@ -169,11 +176,15 @@ class Callers:
         if self.munge is None or vouched is None:
             raise _invalid()
         account = UnixAccount(cluster=self.munge.cluster, name=vouched.name, uid=vouched.uid)
-        return await self._of_unix(key, account, vouched.until)
+        by = SignedIn(f"munge:{self.munge.cluster}", vouched.name)
+        return await self._of_unix(key, account, vouched.until, by)
 
-    async def _of_unix(self, key: bytes, account: UnixAccount, until: datetime) -> Principal:
+    async def _of_unix(
+        self, key: bytes, account: UnixAccount, until: datetime, by: SignedIn | None = None
+    ) -> Principal:
         number, person = await self._whose(account)
-        return self._keep(key, number, person.principal(origin="socket"), until)
+        principal = person.principal(origin="socket")
+        return self._keep(key, number, principal if by is None else _signed(principal, by), until)
 
     async def _whose(self, account: UnixAccount) -> tuple[int, Person]:
         """The user whom a Unix user means; who is new is let in or kept waiting, as the site wants it."""
@@ -189,9 +200,10 @@ class Callers:
             person = await signin.meet(self._gateway, account)
         mine = next(known for known in person.unix if known.cluster == cluster)
         if mine.uid not in (None, uid):
-            raise Forbidden(
+            raise forbidden(
+                "fixed-unix-same",
                 f"the Unix user {name} is another one than it was (uid {mine.uid}, now {uid})",
-                hint=f"An operator looks, and says so: sluice user set {person.user.name} --unix {cluster}={name}",
+                f"An operator looks, and says so: sluice user set {person.user.name} --unix {cluster}={name}",
             )
         return number, person
 
@@ -222,7 +234,9 @@ class Callers:
         number, person = await self._db.read(load)
         if person is None:
             person = await signin.admit(self._gateway, verified.identity, verified.claims)
-        return self._keep(key, number, person.principal(), verified.until)
+        sid = verified.claims.get("sid")
+        by = SignedIn(verified.identity.issuer, verified.identity.subject, str(sid) if sid else None)
+        return self._keep(key, number, _signed(person.principal(), by), verified.until)
 
     def _place(self, text: str) -> bytes:
         """Where a token is remembered. When the provider's keys change, what they had signed is looked at anew."""
@@ -279,6 +293,10 @@ class Callers:
             log.warning("the use of a token was not kept", error=error.message)
 
 
+def _signed(principal: Principal, by: SignedIn) -> Principal:
+    return principal.model_copy(update={"sign_in": by})
+
+
 def _unix_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -287,7 +305,7 @@ def _unix_name(uid: int) -> str:
 
 
 def _place_of(opened: Opened) -> bytes:
-    return f"opened {opened.session} {opened.owner} {opened.token}".encode()
+    return f"opened {opened.session} {opened.owner} {opened.token} {opened.sign_in}".encode()
 
 
 def _key(text: str) -> bytes:

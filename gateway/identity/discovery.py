@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gateway import durable
 from gateway.errors import ProviderUnavailable, Unauthenticated
 
 log = structlog.get_logger(__name__)
@@ -131,10 +131,8 @@ class Discovery:
         self._metadata, self._keys, self._kids = metadata, KeySet.import_key_set({"keys": good}), kids
 
     def _save(self, metadata: Any, keys: Any) -> None:
-        temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps({"metadata": metadata, "keys": keys}))
-            temporary.replace(self._file)
+            durable.replace(self._file, json.dumps({"metadata": metadata, "keys": keys}).encode())
         except OSError as error:
             log.warning("the provider's keys are not kept", file=str(self._file), error=error.strerror)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gateway import durable
 from gateway.errors import Invalid, SettingsInvalid, Unavailable
 
 VARIABLE = "SLUICE_SECRET_KEYS"
@@ -135,21 +136,7 @@ class Keyring:
 
     def _write(self, lines: list[str]) -> None:
         """Whole or not at all: who reads sees the file of before or of after."""
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(_HEAD + "".join(f"{line}\n" for line in lines))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.replace(self._path, (_HEAD + "".join(f"{line}\n" for line in lines)).encode())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

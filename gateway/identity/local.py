@@ -5,11 +5,11 @@ administrator; replacing the file and restarting the services revokes the old to
 """
 
 import hmac
-import os
 import secrets
 import stat
 from pathlib import Path
 
+from gateway import durable
 from gateway.errors import SettingsInvalid, Unauthenticated
 from gateway.model.principal import LOCAL_ADMIN, Principal
 
@@ -48,7 +48,8 @@ def load_or_create(state_dir: Path) -> str:
     """The token; services that start at once all get the same one. SettingsInvalid if the file is not private."""
     path = token_file(state_dir)
     if not path.exists():
-        _create(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.create(path, f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}\n".encode())
     return load(state_dir)
 
 
@@ -72,21 +73,3 @@ def load(state_dir: Path) -> str:
     if len(token) < _SHORTEST:
         raise SettingsInvalid(f"{path}: this is not a token", hint=f"Remove {path} and start the gateway again.")
     return token
-
-
-def _create(path: Path) -> None:
-    """Put a new token in place whole, unless another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(temporary)  # unlike a rename it never replaces a token that is already in use
-        except FileExistsError:
-            return
-    finally:
-        temporary.unlink()

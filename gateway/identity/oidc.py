@@ -52,6 +52,8 @@ class Oidc:
         claims = await self._claims(text, audience=self.settings.wanted_audience)
         if "events" in claims:
             raise Unauthenticated("this is a logout token, and lets nobody in")
+        if "nonce" in claims:  # it stands in the address at which a browser signs out
+            raise Unauthenticated("this is the ID token of a browser's sign-in, and lets nobody in")
         return self._verified(claims)
 
     async def id_token(self, text: str, *, nonce: str | None, access_token: str | None, cli: bool = False) -> Claims:

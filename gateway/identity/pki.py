@@ -5,7 +5,6 @@ show a certificate that this CA signed. Keys never leave `<state_dir>/pki`, and 
 """
 
 import fcntl
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway import durable
 from gateway.errors import SettingsInvalid
 
 CA_LIFETIME = timedelta(days=3650)
@@ -135,13 +135,8 @@ class Pki:
     def _write(self, name: str, data: bytes, *, mode: int = 0o600) -> Path:
         """Replace a file whole: a reader sees the old or the new one."""
         path = self._dir / name
-        temporary = self._dir / f".{name}.{secrets.token_hex(8)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary.replace(path)
+        durable.replace(path, data, mode=mode)
+        return path
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

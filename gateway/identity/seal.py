@@ -5,10 +5,10 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from pathlib import Path
 
+from gateway import durable
 from gateway.errors import SettingsInvalid
 
 _SHORTEST = 32
@@ -25,7 +25,8 @@ class Seal:
         """With the gateway's key, which is made if there is none. SettingsInvalid if others may read it."""
         path = state_dir / "seal.key"
         if not path.exists():
-            _create(path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.create(path, secrets.token_bytes(_SHORTEST))
         key = path.read_bytes()
         if path.stat().st_mode & 0o077 or len(key) < _SHORTEST:
             raise SettingsInvalid(
@@ -52,21 +53,3 @@ class Seal:
 
     def _mark(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
-
-
-def _create(path: Path) -> None:
-    """Put a new key in place whole, unless another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_SHORTEST))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return
-    finally:
-        temporary.unlink()

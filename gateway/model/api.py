@@ -160,6 +160,7 @@ class SessionView(View):
     updated_at: datetime
     ready_at: datetime | None
     ended_at: datetime | None
+    keep_until: datetime | None = Field(None, description="Before then it is not stopped for being idle.")
     job: JobView
     queue_position: int | None = Field(None, description="Place among the pending jobs of the partition, 1 is next.")
 

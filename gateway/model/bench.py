@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.model.resources import Gpus
+
 SCHEMA = 1
 """Of a saved report; grows when an older program could not read a newer report any more."""
 
@@ -213,6 +215,24 @@ class Environment(_Saved):
     gateway: str
     gateway_version: str
     version: str = Field(description="Of this program.")
+
+    @property
+    def resources_said(self) -> Mapping[str, str]:
+        """The resources in words, with their units; what was not asked for is left out."""
+        return {name: said for name, value in self.resources.items() if (said := _resource(name, value))}
+
+
+def _resource(name: str, value: Any) -> str:
+    match name, value:
+        case "memory", 0:
+            return "all of a node"
+        case "memory", int():
+            return f"{value} MiB"
+        case "time", int():
+            return f"{value} min"
+        case "gpus", Mapping():
+            return Gpus.model_validate(value).gres or ""
+    return str(value) if value else ""
 
 
 class Report(_Saved):

@@ -261,7 +261,8 @@ def renew_at(one: Session) -> datetime | None:
         return None
     length, took = limit - job.started_at, UNKNOWN_START
     if one.ready_at is not None and job.submitted_at is not None:
-        took = max(timedelta(0), one.ready_at - job.submitted_at)
+        asked = max(job.submitted_at, job.begin_at or job.submitted_at)  # one that was booked had to wait
+        took = max(timedelta(0), one.ready_at - asked)
     ends = min(_seconds(one.plan.lifecycle.before_limit), length / 10)  # as the agent reckons
     return limit - min(ends + 2 * took + min(MARGIN, length / 4), length * 3 / 4)
 

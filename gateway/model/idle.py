@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from gateway.model.group import is_cut_short, is_ready, limit_of, renew_at
 from gateway.model.load import Load
@@ -51,8 +52,11 @@ def quiet(session: Session, load: Load | None, active_at: datetime | None = None
     asked = load.last_request_at if load is not None else None
     since = max(at for at in (session.ready_at, asked, active_at) if at is not None)
     after = timedelta(seconds=rule.after)
+    warn = min(timedelta(seconds=rule.warn), after / 2)
     stop_at = max(since + after, session.keep_until or since)
-    return Quiet(after=after, since=since, tell_at=stop_at - timedelta(seconds=rule.warn), stop_at=stop_at)
+    if (told_at := _told_at(session)) is not None:
+        stop_at = max(stop_at, told_at + warn)  # it could not be told in time: they have as long all the same
+    return Quiet(after=after, since=since, tell_at=stop_at - warn, stop_at=stop_at)
 
 
 def unused_for(rule: IdleRule | None, idle: float, watched: Mapping[str, float]) -> float:
@@ -64,17 +68,34 @@ def unused_for(rule: IdleRule | None, idle: float, watched: Mapping[str, float])
     return min([idle, *(watched.get(name, 0.0) for name in wanted)])
 
 
+def to_ask(session: Session, found: Quiet, now: datetime, still_at: datetime | None) -> Literal["still", "idle"] | None:
+    """What its agents are to be asked for now: that its users can be told that it ends, or that it does.
+
+    `still_at`: when they last said that nobody uses it.
+    """
+    if _told_at(session) is not None:
+        return "idle" if now >= found.stop_at else None
+    return "still" if now >= found.tell_at and not _is_still(found, still_at) else None
+
+
 def noticed(
-    session: Session, load: Load | None, now: datetime, *, followed: bool = False, active_at: datetime | None = None
+    session: Session,
+    found: Quiet | None,
+    now: datetime,
+    *,
+    followed: bool = False,
+    still_at: datetime | None = None,
 ) -> Session:
     """The session with the conditions that tell of an end to come, as long as one is.
 
-    `followed`: another job of it lives, or is about to. `active_at`: as in `quiet`.
+    `found`: what `quiet` says of it now. `followed`: another job of it lives, or is about to. `still_at`: as in
+    `to_ask`; who is at work without a request is not told that nobody is.
     """
-    found = quiet(session, load, active_at)
     told = ""
-    if found is not None and now >= found.tell_at:
-        told = f"Nobody has used it since {_hour(found.since)}: it is stopped at {_hour(found.stop_at)}. " + _KEEP
+    known = _told_at(session) is not None
+    if found is not None and now >= found.tell_at and (known or _is_still(found, still_at)):
+        stop_at = found.stop_at if known else max(found.stop_at, now + (found.stop_at - found.tell_at))
+        told = f"Nobody has used it since {_hour(found.since)}: it is stopped at {_hour(stop_at)}. " + _KEEP
     session = _tell(session, IDLE, told, now)
     limit, job = limit_of(session), session.job
     told = ""
@@ -88,6 +109,16 @@ def noticed(
 
 
 _KEEP = "`sluice extend` keeps it."
+
+
+def _told_at(session: Session) -> datetime | None:
+    """Since when its users know that it ends as nobody uses it."""
+    told = session.conditions.get(IDLE)
+    return told.since if told is not None and told.status else None
+
+
+def _is_still(found: Quiet, still_at: datetime | None) -> bool:
+    return still_at is not None and still_at >= found.tell_at
 
 
 def _tell(session: Session, name: str, told: str, now: datetime) -> Session:

@@ -12,7 +12,8 @@ SILENT_AFTER = timedelta(seconds=30)
 class Load(BaseModel):
     """What one process (`writer`) had to do with a session at a moment; `writer` is empty in a sum of several.
 
-    `waiting` requests have no replica to go to yet. `by_attempt`: requests in flight by the job's attempt.
+    `waiting` requests, and lines of batches, have no replica to go to yet. `by_attempt`: requests in flight by the
+    job's attempt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

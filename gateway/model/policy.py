@@ -192,11 +192,13 @@ class PolicyView(View):
     """One policy in force."""
 
     id: str
-    effect: str = Field(description="permit or forbid.")
+    effect: str = Field(description="`permit`, `forbid`, or `fixed`: a rule of the gateway that no policy changes.")
     allows: str = Field("", description="What it allows, or leaves allowed, in words.")
-    file: str
-    line: int
-    text: str = Field(description="The policy in Cedar; of a limit, what was made of it.")
+    file: str = Field("", description="Where it stands; nothing for fixed rules.")
+    line: int = 0
+    text: str = Field(
+        description="The policy in Cedar, of a limit what was made of it; of a fixed rule what says more."
+    )
     limit: str | None = Field(None, description="The limit that it was made from.")
 
 

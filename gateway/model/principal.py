@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import Forbidden
 
@@ -54,12 +54,25 @@ class Owned(Protocol):
     def project(self) -> str: ...
 
 
+class SignedIn(NamedTuple):
+    """What somebody is signed in by: who vouches for whom, and in which session of theirs, where that is known.
+
+    `key`: what a browser's sign-in is kept under; a terminal's is not kept.
+    """
+
+    issuer: str
+    subject: str
+    sid: str | None = None
+    key: str | None = None
+
+
 class Principal(BaseModel):
     """An authenticated caller.
 
     `kind`: `local` is who holds the gateway's own token (single-user mode), `service` an account owned by a project.
     `unix` is the person's Unix user on each cluster. `session` and `project` are what a token is held to, if it is;
-    `token` is its id. `admin` and `operator` are global roles, and only there while the scope `admin` is.
+    `token` is its id; `sign_in` is there for who shows what a provider or MUNGE gave. `admin` and `operator` are global
+    roles, and only there while the scope `admin` is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +90,7 @@ class Principal(BaseModel):
     project: str | None = None
     token: str | None = None
     origin: Origin = "api"
+    sign_in: SignedIn | None = Field(None, repr=False)
 
     @property
     def everywhere(self) -> bool:
@@ -88,7 +102,8 @@ class Principal(BaseModel):
         if scope not in self.scopes:
             raise Forbidden(
                 f"this token lacks the scope {scope.value!r}",
-                hint=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. `sluice token create` makes another.",
+                hint=f"Allowed: tokens with that scope; this one has: {', '.join(sorted(self.scopes)) or 'none'}. "
+                "`sluice token create` makes another.",
                 policy=SCOPE_POLICIES[scope],
             )
 
@@ -130,12 +145,14 @@ class Principal(BaseModel):
 class Opened(NamedTuple):
     """What lets a browser into one session: the session's id, and the name of its owner, as whom it acts.
 
-    `token`: the id of the Sluice token that it was opened with; it is good no longer than that.
+    `token`: the id of the Sluice token that it was opened with, `sign_in`: the key of the sign-in in which it was
+    opened; it is good no longer than these.
     """
 
     session: str
     owner: str
     token: str | None = None
+    sign_in: str | None = None
 
 
 #: Who holds the token in the state directory. Their jobs run as the Unix user in the cluster's settings.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.errors import Forbidden
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Role
 from gateway.model.resources import Resources
 
@@ -34,10 +34,11 @@ class Share(BaseModel):
     def check(self, project: str, asked: Resources) -> None:
         """Forbidden if a session asks for what is not the project's."""
         if asked.account != self.account:
-            raise Forbidden(
+            raise forbidden(
+                "fixed-shares",
                 f"project {project} runs under the account {self.account} on cluster {self.cluster}, "
                 f"not under {asked.account}",
-                hint="Leave the account away, or choose another --project.",
+                "Leave the account away, or choose another --project.",
             )
         self._check("QOS", project, (asked.qos,) if asked.qos else (), self.qos)
         partitions = asked.partition.split(",") if asked.partition else ()
@@ -46,9 +47,10 @@ class Share(BaseModel):
     def _check(self, kind: str, project: str, asked: Sequence[str], allowed: Sequence[str]) -> None:
         outside = [word for word in asked if word not in allowed] if allowed else []
         if outside:
-            raise Forbidden(
+            raise forbidden(
+                "fixed-shares",
                 f"project {project} may not use the {kind} {', '.join(outside)} on cluster {self.cluster}",
-                hint=f"It may use: {', '.join(allowed)}.",
+                f"It may use: {', '.join(allowed)}.",
             )
 
 

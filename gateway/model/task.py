@@ -102,6 +102,11 @@ class Task(BaseModel):
         """Lines that have their result."""
         return self.completed + self.failed
 
+    @property
+    def whole(self) -> bool:
+        """Whether every line has its result."""
+        return self.total is not None and self.done >= self.total
+
 
 class Seen(NamedTuple):
     """What whoever works on a task has found.
@@ -125,17 +130,15 @@ def step(task: Task, seen: Seen, now: datetime) -> Task:
         case TaskPhase.VALIDATING if seen.faults:
             said = {"phase": TaskPhase.FAILED, "faults": tuple(seen.faults[:MOST_FAULTS]), "ended_at": now}
             return task.model_copy(update={**said, "message": _about(seen.faults)})
-        case TaskPhase.VALIDATING if seen.refused or now >= task.expires_at:
-            return _finalizing(task, TaskPhase.FAILED if seen.refused else TaskPhase.EXPIRED, seen.refused, now)
+        case TaskPhase.VALIDATING | TaskPhase.IN_PROGRESS if seen.refused and not task.whole:
+            return _finalizing(task, TaskPhase.FAILED, seen.refused, now)
+        case TaskPhase.VALIDATING | TaskPhase.IN_PROGRESS if now >= task.expires_at and not task.whole:
+            return _finalizing(task, TaskPhase.EXPIRED, f"it was not done within {task.window}", now)
         case TaskPhase.VALIDATING if seen.lines is not None:
             started = {"phase": TaskPhase.IN_PROGRESS, "total": seen.lines, "started_at": now}
             return task.model_copy(update=started)
-        case TaskPhase.IN_PROGRESS if task.total is not None and task.done >= task.total:
+        case TaskPhase.IN_PROGRESS if task.whole:
             return _finalizing(task, TaskPhase.COMPLETED, "", now)
-        case TaskPhase.IN_PROGRESS if seen.refused:
-            return _finalizing(task, TaskPhase.FAILED, seen.refused, now)
-        case TaskPhase.IN_PROGRESS if now >= task.expires_at:
-            return _finalizing(task, TaskPhase.EXPIRED, f"it was not done within {task.window}", now)
         case TaskPhase.FINALIZING | TaskPhase.CANCELLING if seen.assembled is not None:
             output, error = seen.assembled
             outcome = TaskPhase.CANCELLED if task.phase is TaskPhase.CANCELLING else task.outcome
@@ -149,6 +152,15 @@ def cancel(task: Task, now: datetime) -> Task:
     if task.phase in {TaskPhase.VALIDATING, TaskPhase.IN_PROGRESS}:
         return task.model_copy(update={"phase": TaskPhase.CANCELLING, "cancelled_at": now, "message": ""})
     return task
+
+
+def unasked(task: Task) -> tuple[str, str]:
+    """The error of a line that has no answer when its task ends early: code, as OpenAI has it, and words."""
+    if task.phase is TaskPhase.CANCELLING:
+        return "batch_cancelled", "the batch was cancelled before this line was answered"
+    if task.outcome is TaskPhase.EXPIRED:
+        return "batch_expired", f"this line was not answered within {task.window}"
+    return "batch_failed", f"the batch ended before this line was answered: {task.message}"
 
 
 def _finalizing(task: Task, outcome: TaskPhase, message: str, now: datetime) -> Task:

@@ -17,6 +17,9 @@ class TaskSettings(BaseModel):
         16, ge=1, description="Lines of a batch that one replica is asked at once, unless its recipe's replicas say."
     )
     tries: int = Field(5, ge=1, description="How often a line is asked that gets no answer, or one of 500 and above.")
+    model_seconds: float = Field(
+        30.0, ge=0, description="How long a line waits for a model that nobody serves before that is its error."
+    )
     at_once: int = Field(
         8, ge=0, description="Tasks that one client service works on at once; others wait. 0: it leaves them to others."
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.errors import Forbidden
+from gateway.model.fixed import forbidden
 from gateway.model.principal import EVERYTHING, Origin, Principal, Role, Scope
 from gateway.model.token import Token
 
@@ -73,7 +73,7 @@ class Person(BaseModel):
         """The caller that this person is, narrowed to what a token says. Forbidden unless the user is active."""
         user = self.user
         if user.state != "active":
-            raise Forbidden(*_STATES[user.state])
+            raise forbidden(*_STATES[user.state])
         scopes = token.scopes if token is not None else EVERYTHING
         high = Scope.ADMIN in scopes
         return Principal(
@@ -93,10 +93,13 @@ class Person(BaseModel):
         )
 
 
-_STATES: Mapping[str, tuple[str]] = {
-    "pending": ("you have signed in, and nobody has let you in yet: an operator sees your name in `sluice user list`",),
-    "disabled": ("this account is switched off: ask an operator",),
-    "removed": ("this account was removed: ask an operator",),
+_STATES: Mapping[str, tuple[str, str]] = {
+    "pending": (
+        "fixed-pending",
+        "you have signed in, and nobody has let you in yet: an operator sees your name in `sluice user list`",
+    ),
+    "disabled": ("fixed-state", "this account is switched off: ask an operator"),
+    "removed": ("fixed-state", "this account was removed: ask an operator"),
 }
 
 
@@ -154,15 +157,16 @@ _UNIX = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 def check_unix(name: str, uid: int | None, *, floor: int, denied: Collection[str]) -> None:
     """Forbidden for root, for system users (a uid below `floor`), and for names that are `denied`."""
     if name == "root" or uid == 0:
-        raise Forbidden("nothing runs as root here", hint="An operator gives you a Unix user: sluice user add.")
+        raise forbidden(
+            "fixed-unix-root", "nothing runs as root here", "An operator gives you a Unix user: sluice user add."
+        )
     if not _UNIX.fullmatch(name):
-        raise Forbidden(f"{name!r} is no name of a Unix user")
+        raise forbidden("fixed-unix-name", f"{name!r} is no name of a Unix user")
     if name in denied:
-        raise Forbidden(f"nothing runs as the Unix user {name} here", hint="Settings: identity.denied_unix_users.")
+        raise forbidden("fixed-unix-denied", f"nothing runs as the Unix user {name} here")
     if uid is not None and uid < floor:
-        raise Forbidden(
-            f"the Unix user {name} has the uid {uid}, and those below {floor} are the system's",
-            hint="Settings: identity.uid_floor.",
+        raise forbidden(
+            "fixed-unix-floor", f"the Unix user {name} has the uid {uid}, and those below {floor} are the system's"
         )
 
 

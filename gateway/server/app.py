@@ -7,6 +7,7 @@ from gateway.core.context import Gateway
 from gateway.core.reading import Reading
 from gateway.core.reconcile import Reconciler
 from gateway.identity.opening import open_callers
+from gateway.model.health import Pulse
 from gateway.model.principal import Scope
 from gateway.server.actions import naming
 from gateway.server.api import (
@@ -108,7 +109,7 @@ def part(gateway: Gateway) -> Part:
         ):
             yield
 
-    async def check() -> Mapping[str, str]:
+    async def check() -> Mapping[str, Pulse]:
         return {"database": await health.check_database(gateway)}
 
     pages = docs.paths(PREFIX)

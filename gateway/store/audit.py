@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, insert, select
 
 from gateway.model.audit import AuditHead, AuditLine, AuditQuery, AuditRow, chained, head_of
 from gateway.model.principal import Principal
+from gateway.store.reach import held_to
 from gateway.store.schema import audit
 
 _ADD = insert(audit)
@@ -37,11 +38,7 @@ def head(connection: Connection) -> AuditHead:
 
 def visible_to(caller: Principal) -> Select[Any]:
     """The rows that the caller may know of: operators all, everybody those of their own doing."""
-    query = select(audit)
-    if caller.session is not None:
-        query = query.where(audit.c.session == caller.session)
-    if caller.project is not None:
-        query = query.where(audit.c.project == caller.project)
+    query = select(audit).where(*held_to(caller, audit.c.session, audit.c.project))
     if caller.everywhere:
         return query
     return query.where(and_(audit.c.who == caller.name, audit.c.kind == caller.kind))

@@ -11,17 +11,14 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from gateway.errors import DatabaseUnavailable, SettingsInvalid, WriteUnknown
@@ -34,7 +31,7 @@ GROUP = 64  # PostgreSQL keeps track of as many savepoints of a transaction with
 READERS = 4
 PATIENCE = 15.0
 PAUSE = 0.2
-_MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSIONS, _VERSION = Path(__file__).parent / "migrations" / "versions", "alembic_version"
 
 
 @dataclass(frozen=True)
@@ -224,24 +221,24 @@ def _call(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any],
 
 def migrate(database: Database) -> None:
     """Bring the schema up to the newest revision."""
-    with _alembic(database) as config:
-        command.upgrade(config, "head")
+    with database.writing.connect() as connection:
+        if _revision(connection) == newest():
+            return
+    from gateway.store import revisions  # noqa: PLC0415 - takes seven megabytes, and is seldom needed
+
+    revisions.upgrade(database)
 
 
-def downgrade(database: Database, revision: str) -> None:
-    """Take the schema down to an older revision; `base` is before the first."""
-    with _alembic(database) as config:
-        command.downgrade(config, revision)
+def newest() -> str:
+    """The last revision: each is in a file that is named by its number."""
+    return max(path.name for path in _VERSIONS.glob("[0-9]*.py")).partition("_")[0]
 
 
-@contextmanager
-def _alembic(database: Database) -> Iterator[Config]:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    with database.writing.begin() as connection:
-        engine.take_time(connection)
-        config.attributes["connection"] = connection
-        yield config
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_VERSION):
+        return None
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {_VERSION}")).scalar()  # noqa: S608 - ours
+    return found
 
 
 def ping(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from gateway.errors import FileNotFound
 from gateway.model.principal import Principal
 from gateway.model.task import KeptFile
+from gateway.store.reach import held_to
 from gateway.store.schema import file_chunks, files
 
 CHUNK = 1 << 20
@@ -18,12 +19,8 @@ CHUNK = 1 << 20
 
 def visible_to(caller: Principal) -> Select[Any]:
     """The caller's own files; a token that is held to a project or a session reaches those made for it."""
-    query = select(files).where(files.c.owner == caller.name, files.c.complete)
-    if caller.session is not None:
-        query = query.where(files.c.session == caller.session)
-    if caller.project is not None:
-        query = query.where(files.c.project == caller.project)
-    return query
+    held = held_to(caller, files.c.session, files.c.project)
+    return select(files).where(files.c.owner == caller.name, files.c.complete, *held)
 
 
 def get(connection: Connection, caller: Principal, file_id: str) -> KeptFile:

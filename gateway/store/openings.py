@@ -11,7 +11,7 @@ from gateway.store.schema import openings
 def add(connection: Connection, digest: str, opened: Opened, *, now: datetime, until: datetime) -> None:
     """Keep a code; those that nobody used go."""
     connection.execute(delete(openings).where(openings.c.expires_at < now))
-    row = {"session_id": opened.session, "owner": opened.owner, "token": opened.token}
+    row = {"session_id": opened.session, "owner": opened.owner, "token": opened.token, "sign_in": opened.sign_in}
     connection.execute(insert(openings).values(digest=digest, expires_at=until, **row))
 
 
@@ -21,4 +21,4 @@ def take(connection: Connection, digest: str, now: datetime) -> Opened | None:
     used = connection.execute(delete(openings).where(openings.c.digest == digest)).rowcount
     if row is None or not used or row.expires_at < now:
         return None
-    return Opened(row.session_id, row.owner, row.token)
+    return Opened(row.session_id, row.owner, row.token, row.sign_in)

@@ -258,6 +258,7 @@ openings = Table(
     Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     Column("owner", String(255), nullable=False),
     Column("token", String(26)),
+    Column("sign_in", String(64)),
     Column("expires_at", UtcDateTime, nullable=False),
 )
 

@@ -30,6 +30,7 @@ from gateway.model.principal import Principal
 from gateway.model.session import Phase, Session
 from gateway.store import keys, secrets
 from gateway.store.engine import about
+from gateway.store.reach import held_to
 from gateway.store.schema import events, jobs, labels, sessions
 
 IDS_AT_ONCE = 500
@@ -80,11 +81,7 @@ def seen_by(caller: Principal) -> ColumnElement[bool]:
 
 def ways_to_see(caller: Principal) -> list[ColumnElement[bool]]:
     """The same as conditions of which one must hold; each has an index of its own. Jobs of sessions are none."""
-    found: list[ColumnElement[bool]] = [sessions.c.parent.is_(None)]
-    if caller.session is not None:
-        found.append(sessions.c.id == caller.session)
-    if caller.project is not None:
-        found.append(sessions.c.project == caller.project)
+    found = [sessions.c.parent.is_(None), *held_to(caller, sessions.c.id, sessions.c.project)]
     if caller.everywhere:
         return [and_(*found)]
     projects = [sessions.c.project == project for project in sorted(caller.projects)]
@@ -327,9 +324,10 @@ def remove(connection: Connection, session: Session) -> None:
 
 def changes(before: Session, after: Session) -> Iterable[tuple[Session, str, dict[str, Any]]]:
     """The events that a change is worth telling: (session, type, data)."""
+    drains = (after.drain_at is None) is not (before.drain_at is None)  # where requests go depends on it
+    if drains or (after.parent is not None and after.phase is not before.phase):
+        yield after, "session.job", told_of_job(after)
     if after.parent is not None:
-        if after.phase is not before.phase:
-            yield after, "session.job", told_of_job(after)
         return
     if after.phase is not before.phase:
         yield (
@@ -361,7 +359,8 @@ def _of(before: Session) -> dict[str, Any]:
 def told_of_job(member: Session) -> dict[str, Any]:
     """What is told of one of several jobs."""
     said = {"phase": member.word, "reason": member.reason, "message": member.message}
-    return {"attempt": member.job.attempt, "job_id": member.job.job_id, "role": member.job.role.value, **said}
+    of = {"attempt": member.job.attempt, "job_id": member.job.job_id, "role": member.job.role.value}
+    return {**of, "draining": member.drain_at is not None, **said}
 
 
 def _waiting(session: Session) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, false, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from gateway.model.token import digest
@@ -26,7 +26,10 @@ class SignIn(BaseModel):
 
 
 class Browser(BaseModel):
-    """A browser in which somebody is signed in, by the digest of its cookie."""
+    """A browser in which somebody is signed in, by the digest of its cookie.
+
+    Without an ID token: what was opened from a terminal that is signed in, by a key of which there is no cookie.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,7 +94,8 @@ def end_at_provider(connection: Connection, issuer: str, *, subject: str | None,
     if subject is not None:
         where &= browsers.c.subject == subject
     if sid is not None:
-        where &= browsers.c.sid == sid
+        unknown = browsers.c.sid.is_(None) & (browsers.c.id_token == "") if subject is not None else false()
+        where &= (browsers.c.sid == sid) | unknown  # a terminal's token need not say in which session it was made
     return _end(connection, where)
 
 

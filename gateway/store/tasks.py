@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, fun
 
 from gateway.errors import Conflict, LeaseLost, TaskNotFound
 from gateway.model.principal import Principal
-from gateway.model.task import FilePart, Task
+from gateway.model.task import FilePart, Task, TaskPhase
 from gateway.store.engine import about
+from gateway.store.reach import held_to
 from gateway.store.schema import files, tasks
 
 _JSON = {"about", "faults"}
@@ -39,14 +40,8 @@ class Held(NamedTuple):
 
 def visible_to(caller: Principal) -> Select[Any]:
     """The caller's own tasks, and all for operators; a token that is held to something reaches what is of that."""
-    query = select(tasks)
-    if not caller.everywhere:
-        query = query.where(tasks.c.owner == caller.name)
-    if caller.session is not None:
-        query = query.where(tasks.c.session == caller.session)
-    if caller.project is not None:
-        query = query.where(tasks.c.project == caller.project)
-    return query
+    query = select(tasks).where(*held_to(caller, tasks.c.session, tasks.c.project))
+    return query if caller.everywhere else query.where(tasks.c.owner == caller.name)
 
 
 def get(connection: Connection, caller: Principal, task_id: str) -> Task:
@@ -141,6 +136,12 @@ def reread(connection: Connection, task_id: str) -> Task | None:
     """As it is now; None if it was deleted."""
     row = connection.execute(select(tasks).where(tasks.c.id == task_id)).one_or_none()
     return _task(row) if row is not None else None
+
+
+def phase(connection: Connection, task_id: str) -> TaskPhase | None:
+    """None if it was deleted."""
+    found = connection.execute(select(tasks.c.phase).where(tasks.c.id == task_id)).scalar_one_or_none()
+    return TaskPhase(found) if found is not None else None
 
 
 def take(connection: Connection, seen: Held, me: str) -> Grip | None:

@@ -40,9 +40,14 @@ def get(connection: Connection, caller: Principal, name: str) -> UserView:
 
 
 def add(
-    connection: Connection, user: User, *, identity: Identity | None = None, unix: Iterable[UnixAccount] = ()
+    connection: Connection,
+    user: User,
+    *,
+    identity: Identity | None = None,
+    unix: Iterable[UnixAccount] = (),
+    inherit: bool = False,
 ) -> None:
-    """Conflict if the name or the identity was ever given to somebody, or a Unix user is another's."""
+    """Conflict if the name or the identity was ever given to somebody, or a Unix user is another's: see `set_unix`."""
     try:
         with connection.begin_nested():
             connection.execute(insert(users).values(**_values(user)))
@@ -52,7 +57,7 @@ def add(
         raise Conflict(
             f"the name {user.name!r} or this identity is taken", hint="Names are never given twice; choose another."
         ) from error
-    set_unix(connection, user.id, unix)
+    set_unix(connection, user.id, unix, inherit=inherit)
     bump(connection)
 
 
@@ -69,10 +74,18 @@ def seen(connection: Connection, user: User, now: datetime, *, groups: Sequence[
     bump(connection)
 
 
-def set_unix(connection: Connection, user_id: str, accounts: Iterable[UnixAccount]) -> None:
-    """Replace a user's Unix accounts. Conflict if one of them is another user's: nobody runs as somebody else."""
+def set_unix(connection: Connection, user_id: str, accounts: Iterable[UnixAccount], *, inherit: bool = False) -> None:
+    """Replace a user's Unix accounts. Conflict if one of them is another user's: nobody runs as somebody else.
+
+    Those of users who were removed are still theirs, so that nobody comes back by signing in again; with `inherit`,
+    for an operator who knows who it is, they are given on.
+    """
     connection.execute(delete(unix_accounts).where(unix_accounts.c.user_id == user_id))
+    removed = select(users.c.id).where(users.c.state == "removed")
     for account in accounts:
+        if inherit:
+            same = unix_accounts.c.cluster == account.cluster, unix_accounts.c.name == account.name
+            connection.execute(delete(unix_accounts).where(*same, unix_accounts.c.user_id.in_(removed)))
         try:
             with connection.begin_nested():
                 connection.execute(insert(unix_accounts).values(**account.model_dump(), user_id=user_id))

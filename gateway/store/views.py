@@ -12,7 +12,7 @@ from gateway.store.schema import jobs, sessions
 from gateway.store.sessions import values_of
 
 _SHARED = ("id", "name", "owner", "project", "cluster", "unix_user", "recipe", "phase", "reason", "message", "ended")
-_TIMES = ("created_at", "updated_at", "ready_at", "ended_at")
+_TIMES = ("created_at", "updated_at", "ready_at", "ended_at", "keep_until")
 _OWN = {
     **{name: sessions.c[name] for name in (*_SHARED, *_TIMES)},
     "stop_requested": sessions.c.stop_requested_at.is_not(None),

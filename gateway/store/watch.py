@@ -7,14 +7,15 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from gateway.errors import DatabaseUnavailable
 from gateway.store import engine
 from gateway.store.database import Database
-from gateway.store.schema import events
+from gateway.store.schema import events, tasks
 from gateway.store.sessions import WORK
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,13 @@ LOOK_EVERY = 0.1
 AGAIN_AFTER = 1.0
 ALL = frozenset({"news", "work"})
 Heard = frozenset[str]
+
+
+class Mark(NamedTuple):
+    """How far what was written is known. `tasks`: how many are live, and how often those were changed."""
+
+    event: int
+    tasks: tuple[int, int]
 
 
 def heard(database: Database) -> AsyncIterator[Heard]:
@@ -54,10 +62,9 @@ async def _postgresql(database: Database) -> AsyncIterator[Heard]:
 
 async def _sqlite(database: Database) -> AsyncIterator[Heard]:
     """SQLite's `data_version` changes when another connection has written; to read it costs microseconds."""
-    last = 0
     while True:
         try:
-            last = await database.read(_newest)
+            mark = await database.read(_mark)
             with closing(sqlite3.connect(str(database.url.database), timeout=0)) as connection:
                 before = _version(connection)
                 yield ALL
@@ -65,7 +72,7 @@ async def _sqlite(database: Database) -> AsyncIterator[Heard]:
                     await asyncio.sleep(LOOK_EVERY)
                     if (now := _version(connection)) != before:
                         before = now
-                        kinds, last = await database.read(_since, last)
+                        kinds, mark = await database.read(_since, mark)
                         if kinds:
                             yield kinds
         except (sqlite3.Error, DatabaseUnavailable):
@@ -77,11 +84,15 @@ def _version(connection: sqlite3.Connection) -> int:
     return found
 
 
-def _newest(connection: Connection) -> int:
-    return connection.execute(select(events.c.id).order_by(events.c.id.desc()).limit(1)).scalar() or 0
+def _mark(connection: Connection) -> Mark:
+    newest = connection.execute(select(events.c.id).order_by(events.c.id.desc()).limit(1)).scalar() or 0
+    live = select(func.count(), func.coalesce(func.sum(tasks.c.version), 0)).where(~tasks.c.ended)
+    number, changes = connection.execute(live).one()
+    return Mark(newest, (number, changes))
 
 
-def _since(connection: Connection, last: int) -> tuple[Heard, int]:
-    rows = connection.execute(select(events.c.id, events.c.type).where(events.c.id > last)).all()
-    kinds = ({"news"} if rows else set()) | ({"work"} if any(row.type in WORK for row in rows) else set())
-    return frozenset(kinds), max((row.id for row in rows), default=last)
+def _since(connection: Connection, before: Mark) -> tuple[Heard, Mark]:
+    now = _mark(connection)
+    types = connection.execute(select(events.c.type).where(events.c.id > before.event)).scalars().all()
+    kinds = ({"news"} if types or now.tasks != before.tasks else set()) | ({"work"} if WORK & {*types} else set())
+    return frozenset(kinds), now

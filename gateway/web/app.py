@@ -27,7 +27,8 @@ from ulid import ULID
 from uvicorn.server import ServerState
 
 from gateway.errors import NotFound, SluiceError, TooLarge, TooMany, Unauthenticated
-from gateway.model.api import HealthView
+from gateway.model import health
+from gateway.model.health import Pulse
 from gateway.model.principal import Principal
 from gateway.model.principal import Scope as TokenScope
 from gateway.settings import ServeSettings
@@ -57,7 +58,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Renderer = Callable[[SluiceError, Mapping[str, str]], Response]
-Check = Callable[[], Awaitable[Mapping[str, str]]]
+Check = Callable[[], Awaitable[Mapping[str, Pulse]]]
 Needs = Callable[[str, str], TokenScope | None]
 #: Given the frame: what makes the protocol of each connection, for a part that reads its requests itself.
 Entrance = Callable[["Web"], Callable[["Server"], asyncio.Protocol]]
@@ -101,7 +102,7 @@ def _untold(scope: Scope, error: SluiceError) -> None:
     del scope, error
 
 
-async def _well() -> Mapping[str, str]:
+async def _well() -> Mapping[str, Pulse]:
     return {}
 
 
@@ -124,9 +125,9 @@ class Part:
     a browser may show the token as a password. `max_body`: bytes; None for services that stream; `streams`: paths whose
     bodies are read piece by piece, within bounds of their own. `headers`: whether
     the frame adds security headers. `shared`: whether pages of allowed origins may read its answers. `lifespan`:
-    what runs beside the requests. `check`: what readiness says of it, name by name, `ok` or what is wrong. `scope`:
-    what a token must be good for, by method and path. `entrance`: it takes connections itself, and hands on to the
-    frame what is not its own. `refused`: who is told which request was refused, and why.
+    what runs beside the requests. `check`: how it does, name by name. `scope`: what a token must be good for, by method
+    and path. `entrance`: it takes connections itself, and hands on to the frame what is not its own. `refused`: who is
+    told which request was refused, and why.
     """
 
     name: str
@@ -205,8 +206,8 @@ class Web:
         settings = settings or ServeSettings()
         self._per_minute, self._rate = settings.requests_per_minute, Rate(settings.requests_per_minute)
         self.door = Door.of(settings)
-        health = Part(name="health", prefixes=("/health",), app=self._health, open=frozenset({LIVE}))
-        self.parts = (*parts, health)
+        own = Part(name="health", prefixes=("/health",), app=self._health, open=frozenset({LIVE}))
+        self.parts = (*parts, own)
         self.identity = identity
         self.closing = asyncio.Event()
         self.metrics = HttpMetrics()
@@ -280,12 +281,11 @@ class Web:
             case "/health/live":
                 response = JSONResponse({"status": "ok"})
             case "/health/ready":
-                checks: dict[str, str] = {}
+                pulses: dict[str, Pulse] = {}
                 for part in self.parts:
-                    checks |= await part.check()
-                well = all(word == "ok" for word in checks.values())
-                view = HealthView(status="ok" if well else "degraded", version=product_version(), checks=checks)
-                response = JSONResponse(view.model_dump(mode="json"), 200 if well else 503)
+                    pulses |= await part.check()
+                told = health.view(pulses, product_version())
+                response = JSONResponse(told.model_dump(mode="json"), 200 if told.status == "ok" else 503)
             case path:
                 raise NotFound(f"there is nothing at {path}", hint=f"There are {LIVE} and {READY}.")
         await response(scope, receive, send)
@@ -387,9 +387,9 @@ class Web:
         now = time.perf_counter()
         scope, name, route = exchange.scope, exchange.part.name, exchange.route
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.metrics.requests_of(name, route, method, str(exchange.status or 499)).inc()
+        self.metrics.requests.add((name, route, method, exchange.status or 499))
         if exchange.first:
-            self.metrics.seconds_of(name, route).observe(exchange.first - exchange.began)
+            self.metrics.seconds.add((name, route), exchange.first - exchange.began)
         quiet = scope["path"] in exchange.part.open
         caller = scope["state"].get("caller")
         (log.debug if quiet else log.info)(

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from gateway.errors import Forbidden, Unauthenticated
+from gateway.errors import Unauthenticated
+from gateway.model.fixed import forbidden
 from gateway.model.principal import Opened, Origin, Principal
 
 COOKIE = "__Host-sluice"
@@ -154,7 +155,7 @@ def same_origin(given: Mapping[bytes, bytes], method: str) -> None:
     cookie = b"authorization" not in given
     foreign = origin is not None and urlsplit(origin).netloc != given.get(b"host")
     if foreign or (origin is None and cookie) or given.get(b"sec-fetch-site", _SAME) != _SAME:
-        raise Forbidden("a page of another site may not do this in your name")
+        raise forbidden("fixed-same-origin", "a page of another site may not do this in your name")
 
 
 _SAME = b"same-origin"
@@ -168,8 +169,10 @@ def csrf_of(cookie: str) -> str:
 def from_our_page(given: Mapping[bytes, bytes], cookie: str, token: str) -> None:
     """Forbidden unless the browser vouches for the page, or the page shows the token of our answers."""
     if given.get(b"sec-fetch-site") != _SAME and not hmac.compare_digest(token.encode(), csrf_of(cookie).encode()):
-        raise Forbidden(
-            "this does not come from a page of ours", hint="Send the X-CSRF-Token that came with an answer before."
+        raise forbidden(
+            "fixed-same-origin",
+            "this does not come from a page of ours",
+            "Send the X-CSRF-Token that came with an answer before.",
         )
 
 

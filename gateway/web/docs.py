@@ -7,11 +7,11 @@ from importlib.resources import files
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 #: Nothing may be loaded or called but what is ours. The scripts set styles as they go, which no policy is about; the
-#: reader puts an empty style sheet into the page first. Its maker's logo, from elsewhere, is not loaded.
+#: reader puts an empty style sheet into the page first.
 _POLICY = (
     "default-src 'none'; script-src 'self' blob: {scripts}; worker-src blob:; style-src 'self' {styles}; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -19,6 +19,11 @@ _POLICY = (
 )
 #: What the reader styles its scroll bars with; tests/web/test_docs.py says if another edition of it has another.
 _SCROLL_BARS = "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
+#: The reader asks for its maker's logo elsewhere, and has no option for it: it gets an empty picture. The name stays.
+_LOGO, _NO_LOGO = (
+    "https://cdn.redoc.ly/redoc/logo-mini.svg",
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E",
+)
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
@@ -45,7 +50,14 @@ def install(app: FastAPI, prefix: str) -> None:
     """Add `<prefix>/docs` (try it out) and `<prefix>/redoc` (read)."""
     assets = f"{prefix}/docs/assets"
     openapi = f"{prefix}/openapi.json"
-    app.mount(assets, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
+    static = files("fastapi_offline") / "static"
+
+    @app.get(f"{assets}/redoc.standalone.js", include_in_schema=False)
+    async def reader() -> Response:
+        text = (static / "redoc.standalone.js").read_text().replace(_LOGO, _NO_LOGO)
+        return Response(text, media_type="text/javascript", headers={"Cache-Control": "private, max-age=3600"})
+
+    app.mount(assets, StaticFiles(directory=str(static)), name="docs-assets")
 
     @app.get(f"{prefix}/docs", include_in_schema=False)
     async def swagger() -> HTMLResponse:

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.responses import Response
 
 from gateway.errors import TooMany
+from gateway.model.connection_limits import ConnectionLimits
 from gateway.settings import ServeSettings
 from gateway.web.rate import Rate
 from gateway.web.seen import Proxies, Seen
@@ -80,6 +81,7 @@ class Door:
     failures: Failures
     origins: frozenset[bytes]
     hsts: bytes
+    limits: ConnectionLimits
 
     @classmethod
     def of(cls, settings: ServeSettings) -> "Door":
@@ -88,6 +90,7 @@ class Door:
             Failures(settings.failed_sign_ins_per_minute),
             frozenset(origin.encode() for origin in settings.cors_origins),
             b"max-age=%d" % settings.hsts_seconds if settings.hsts_seconds else b"",
+            settings.connection,
         )
 
     def arrive(self, scope: Any) -> None:

@@ -4,17 +4,10 @@ import asyncio
 from typing import Any
 
 from gateway.errors import HeadTooLarge, Invalid, SluiceError, TooSlow
+from gateway.model.connection_limits import ConnectionLimits
 from gateway.web import errors
 from gateway.web.door import SECURITY_HEADERS
-from gateway.web.limits import (
-    HEAD_SECONDS,
-    IDLE_SECONDS,
-    LONGEST_HEAD,
-    MOST_HEADERS,
-    STUCK_SECONDS,
-    SWEEP_SECONDS,
-    body_deadline,
-)
+from gateway.web.limits import LINGER_SECONDS, MOST_HEADERS, SWEEP_SECONDS
 from gateway.web.peers import PeerProtocol
 
 _NEVER = float("inf")
@@ -27,8 +20,9 @@ class _Refused(Exception):
 class GuardedProtocol(PeerProtocol):
     """One connection. `look` is called every SWEEP_SECONDS, and ends it when its time is over."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._limits = limits
         self._clock = asyncio.get_running_loop().time
         self._head_began = _NEVER
         self._head_size = 0
@@ -38,10 +32,13 @@ class GuardedProtocol(PeerProtocol):
         self._stuck_since = _NEVER
         self._opened = self._clock()
         self._refusal: SluiceError | None = None
+        self._lingers = False
 
     # What comes
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return
         now = self._clock()
         if self._in_body:
             self._body_came = now
@@ -51,8 +48,8 @@ class GuardedProtocol(PeerProtocol):
         super().data_received(data)
         if self._head_began != _NEVER and not self.transport.is_closing():
             self._head_size += len(data)
-            if self._head_size > LONGEST_HEAD:
-                self._refuse(_head_too_large())
+            if self._head_size > self._limits.head_bytes:
+                self._refuse(self._head_too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -78,8 +75,8 @@ class GuardedProtocol(PeerProtocol):
 
     def _count(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > LONGEST_HEAD or len(self.headers) > MOST_HEADERS:
-            self._refusal = _head_too_large()
+        if self._head_size > self._limits.head_bytes or len(self.headers) > MOST_HEADERS:
+            self._refusal = self._head_too_large()
             raise _Refused
 
     # What is read of the answer
@@ -101,16 +98,18 @@ class GuardedProtocol(PeerProtocol):
 
     def look(self, now: float) -> None:
         """End what has taken too long."""
-        if now > self._stuck_since + STUCK_SECONDS:
+        if self._lingers:
+            return
+        if now > self._stuck_since + self._limits.stuck_seconds:
             self.transport.abort()
-        elif now > self._head_began + HEAD_SECONDS:
+        elif now > self._head_began + self._limits.head_seconds:
             self._refuse(TooSlow("the request did not come in time"))
         elif self._in_body and self.flow.read_paused:  # it is we who do not read
             self._body_came = now
             self._body_began += SWEEP_SECONDS
-        elif self._in_body and now > body_deadline(self._body_came, self._body_began, self._body_size):
+        elif self._in_body and self._body_late(now):
             self._refuse(TooSlow("the body did not come in time"))
-        elif self.cycle is None and now > self._opened + IDLE_SECONDS:
+        elif self.cycle is None and now > self._opened + self._limits.idle_seconds:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -121,7 +120,7 @@ class GuardedProtocol(PeerProtocol):
     def _refuse(self, error: SluiceError, *, status: int | None = None) -> None:
         """Say so, unless an answer has begun, and close."""
         self._head_began, self._in_body = _NEVER, False
-        if self.transport.is_closing():
+        if self._lingers or self.transport.is_closing():
             return
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.abort()
@@ -133,8 +132,22 @@ class GuardedProtocol(PeerProtocol):
         lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status_code, str(found["title"]).encode())]
         lines += [b"%b: %b\r\n" % pair for pair in answer.raw_headers]
         self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(answer.body)]))
-        self.transport.close()
+        self._end()
 
+    def _end(self) -> None:
+        """Close. A caller that still sends is read for a moment: a connection reset could cost it the answer."""
+        self._lingers = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-def _head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"there are more than {MOST_HEADERS} headers, or more than {LONGEST_HEAD >> 10} KiB of them")
+    def _body_late(self, now: float) -> bool:
+        return now > self._limits.body_deadline(self._body_came, self._body_began, self._body_size)
+
+    def _head_too_large(self) -> HeadTooLarge:
+        most = self._limits.head_bytes >> 10
+        return HeadTooLarge(f"there are more than {MOST_HEADERS} headers, or more than {most} KiB of them")

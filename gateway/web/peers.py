@@ -39,6 +39,10 @@ class _Gathering:
         self._send()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        self._send()
+        self._transport.write_eof()
+
     def _send(self) -> None:
         parts, self._parts, self._size = self._parts, [], 0
         if parts:

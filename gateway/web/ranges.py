@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from gateway.errors import SluiceError
 from gateway.model.task import KeptFile
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,99})-(\d{0,99})")  # int() takes no thousands of digits
 Content = Callable[[int, int], AsyncIterator[bytes]]
 JSONL = "application/jsonl"
 

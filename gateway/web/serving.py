@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
+from math import ceil
 
 import structlog
 import uvicorn
@@ -14,7 +15,6 @@ import uvicorn
 from gateway.errors import SettingsInvalid
 from gateway.web.app import Server, Web, background
 from gateway.web.guard import GuardedProtocol
-from gateway.web.limits import HANDSHAKE_SECONDS, IDLE_SECONDS
 from gateway.web.tls import Certificate
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class Serving(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=int(IDLE_SECONDS),
+                timeout_keep_alive=ceil(web.door.limits.idle_seconds),
                 timeout_graceful_shutdown=grace,
                 backlog=_BACKLOG,
                 ws_max_size=1 << 40,
@@ -67,8 +67,9 @@ class Serving(uvicorn.Server):
         server = Server(self.config, self.server_state, self.lifespan.state)
         entrance = next((part.entrance for part in self._web.parts if part.entrance is not None), _plain)
         accept = partial(entrance(self._web), server)
+        patience = self._web.door.limits.handshake_seconds
         for listener in self._listeners:
-            self.servers += [await _listening(accept, listener, self._tls) for _ in range(_TURN)]
+            self.servers += [await _listening(accept, listener, self._tls, patience) for _ in range(_TURN)]
         self.ready.set()
 
     async def on_tick(self, counter: int) -> bool:
@@ -94,12 +95,11 @@ class Serving(uvicorn.Server):
 
 
 def _plain(web: Web) -> Callable[[Server], asyncio.Protocol]:
-    del web
-    return lambda server: GuardedProtocol(config=server.config, server_state=server.state, app_state=server.app_state)
+    return lambda server: GuardedProtocol(server.config, server.state, server.app_state, limits=web.door.limits)
 
 
 async def _listening(
-    accept: Callable[[], asyncio.Protocol], listener: socket.socket, tls: Certificate | None
+    accept: Callable[[], asyncio.Protocol], listener: socket.socket, tls: Certificate | None, patience: float
 ) -> asyncio.Server:
     """Who comes by a Unix socket is on this machine: nobody is on the way who could listen."""
     loop, own = asyncio.get_running_loop(), listener.dup()
@@ -107,9 +107,7 @@ async def _listening(
         return await loop.create_unix_server(accept, sock=own, backlog=_BACKLOG)
     if tls is None:
         return await loop.create_server(accept, sock=own, backlog=_BACKLOG)
-    return await loop.create_server(
-        accept, sock=own, backlog=_BACKLOG, ssl=tls.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-    )
+    return await loop.create_server(accept, sock=own, backlog=_BACKLOG, ssl=tls.context, ssl_handshake_timeout=patience)
 
 
 def _settle() -> None:

@@ -1,5 +1,7 @@
 """A running client service over a gateway with its loop, and nodes that serve sessions."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -18,8 +20,43 @@ from gateway.model.session import Session
 from gateway.network.way import Way
 from gateway.web.app import Web
 from gateway.web.serving import running
-from tests.login_node import a_login_node
+from tests.login_node import LoginNode, a_login_node
 from tests.services import Handler, Site, a_node, a_site, reconciling
+
+
+class SlowLink:
+    """Implements `core.ports.Tunnel`: a link that takes this many bytes of each connection, and then no more."""
+
+    TAKES = 1 << 16
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, host: str, port: int) -> socket.socket:
+        far = await asyncio.open_connection(host, port)
+        here, there = socket.socketpair()
+        here.setblocking(False)  # noqa: FBT003 - the socket's own word
+        near = await asyncio.open_connection(sock=there)
+        self._tasks += [
+            asyncio.create_task(self._carry(near[0], far[1], self.TAKES)),
+            asyncio.create_task(self._carry(far[0], near[1], 1 << 40)),
+        ]
+        return here
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
+        try:
+            while most > 0 and (data := await reader.read(min(most, 1 << 16))):
+                writer.write(data)
+                most -= len(data)
+            if not most:
+                await asyncio.Event().wait()
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @dataclass
@@ -33,6 +70,7 @@ class Plane:
     data: DataPlane
     web: Web
     policies: Path
+    login_node: LoginNode | None = None
     nodes: dict[Endpoint, AsyncExitStack] = field(default_factory=dict)
 
     async def node(self, service: Handler) -> Endpoint:
@@ -51,9 +89,9 @@ class Plane:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is moved through `/s` is moved on both ways to the nodes. Gigabytes take too long through two ciphers."""
-    there = metafunc.module.__name__.endswith("test_sessions") and "way" in metafunc.fixturenames
-    if there and "big_bodies" not in metafunc.function.__name__:
+    """What is moved through `/s` is moved on both ways to the nodes, if the test does not say which."""
+    there = metafunc.module.__name__.endswith(("test_sessions", "test_websockets")) and "way" in metafunc.fixturenames
+    if there and "way" not in [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]:
         metafunc.parametrize("way", ["direct", "ssh"])
 
 
@@ -70,18 +108,20 @@ async def plane(tmp_path: Path, request: pytest.FixtureRequest, way: str) -> Asy
         policies = tmp_path / "policies"
         policies.mkdir()
         proxy = getattr(request, "param", None)
-        around = None
+        around = login_node = None
         if way == "ssh":
             login_node = await stack.enter_async_context(a_login_node(tmp_path / "login"))
             around = Way("ssh", login_node.tunnel())
+        elif way == "slow":
+            around = Way("ssh", SlowLink())
         site = await stack.enter_async_context(a_site(tmp_path, proxy=proxy, policies=[policies], way=around))
         await stack.enter_async_context(reconciling(site))
         data = plane_of(site.gateway)
         parts = [part(data), inside.part(site.gateway, paths_of(site.gateway))]
         web = Web(parts, open_callers(site.gateway))
         url = await stack.enter_async_context(running(web, grace=2))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=20))
-        made = Plane(site, url, http, tmp_path, data, web, policies)
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=site.auth, timeout=60))
+        made = Plane(site, url, http, tmp_path, data, web, policies, login_node)
         yield made
         for endpoint in list(made.nodes):
             await made.drop(endpoint)

@@ -1,6 +1,6 @@
 """Sessions with several jobs, put into the database as the servers would: who serves, who drains, who is gone."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -136,11 +136,14 @@ async def a_fleet(
     tasks: Mapping[str, Any] | None = None,
     *,
     database: str | None = None,
+    policies: Sequence[Path] = (),
     works: bool = True,
 ) -> AsyncIterator[Fleet]:
     """Without `works` it leaves the tasks to others."""
     async with AsyncExitStack() as stack:
-        site = await stack.enter_async_context(a_site(folder, proxy=proxy, tasks=tasks, database=database))
+        site = await stack.enter_async_context(
+            a_site(folder, proxy=proxy, tasks=tasks, database=database, policies=policies)
+        )
         data = plane_of(site.gateway)
         parts = [part(data), batches.part(site.gateway, data)] if works else [part(data)]
         web = Web(parts, open_callers(site.gateway))

@@ -80,6 +80,27 @@ async def test_another_gateway_is_not_let_in(plane: Any, agent: RunningAgent, tm
         await plane.site.gateway.agents.status(endpoint.model_copy(update={"fingerprint": "0" * 64}))
 
 
+async def test_a_stream_goes_on_while_another_service_renews_the_gateways_certificate(
+    plane: Any, agent: RunningAgent
+) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+    state = plane.site.gateway.settings.state_dir
+    file = state / "pki" / "client.pem"
+
+    async def one() -> int:
+        return int((await plane.http.get("/s/web/health")).status_code)
+
+    async with plane.http.stream("GET", "/s/web/stream?n=50&gap=0.1") as response:
+        lines = response.aiter_lines()
+        assert await anext(lines) == "piece 0"
+        before = file.read_bytes()
+        file.unlink()
+        assert Pki(state).client().file.read_bytes() != before
+        # more than there are connections that wait, so that hands are shaken with the new one
+        assert set(await asyncio.gather(*(one() for _ in range(80)))) == {200}, agent.log
+        assert [line async for line in lines] == [f"piece {number}" for number in range(1, 50)]
+
+
 async def test_a_job_that_is_gone_is_told(plane: Any, agent: RunningAgent) -> None:
     await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
     assert (await plane.http.get("/s/web/health")).status_code == 200

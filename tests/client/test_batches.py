@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,14 @@ from gateway.client.runner import Watch
 from gateway.core import tasks
 from gateway.core.tasks import Asked as Wanted
 from gateway.errors import Invalid
+from gateway.model.plan import PlannedReplicas
 from gateway.model.session import Phase
 from gateway.model.task import Task
 from gateway.store import files, results
 from gateway.store.tasks import Held
 from tests.client.fleet import Fleet, a_fleet
 from tests.services import ADMIN, Asked, answer, read_request
+from tests.waiting import until_so
 
 Body = dict[str, Any]
 
@@ -33,7 +36,7 @@ class Model:
         self.most = self.now = 0
         self.free = asyncio.Event()
         self.free.set()
-        self._odd = odd
+        self._odd, self._times = odd, Tally[str]()
 
     @property
     def prompts(self) -> list[str]:
@@ -49,7 +52,8 @@ class Model:
             finally:
                 self.now -= 1
             prompt = asked.json["prompt"]
-            match self._odd(prompt, self.prompts.count(prompt)):
+            self._times[prompt] += 1
+            match self._odd(prompt, self._times[prompt]):
                 case None:
                     writer.close()
                     return
@@ -91,7 +95,7 @@ async def start(fleet: Fleet, content: bytes, endpoint: str = "/v1/completions")
 
 
 async def until(fleet: Fleet, batch: str, reached: Callable[[Body], bool]) -> Body:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found: Body = (await fleet.http.get(f"/v1/batches/{batch}")).json()
             if reached(found):
@@ -188,11 +192,14 @@ async def test_what_is_done_when_it_is_cancelled_is_kept(fleet: Fleet) -> None:
     model.free.clear()
     told = (await fleet.http.post(f"/v1/batches/{batch}/cancel")).json()
     assert told["status"] == "cancelling"
-    model.free.set()
     done = await ended(fleet, batch)
-    kept = await read(fleet, done["output_file_id"])
+    model.free.set()
+    kept, left = await read(fleet, done["output_file_id"]), await read(fleet, done["error_file_id"])
     assert done["status"] == "cancelled"
     assert 20 <= len(kept) == done["request_counts"]["completed"] < 2000
+    assert {line["error"]["code"] for line in left} == {"batch_cancelled"}
+    assert sorted(line["custom_id"] for line in kept + left) == sorted(f"c{number}" for number in range(1, 2001))
+    assert done["request_counts"]["failed"] == len(left)
     assert (await fleet.http.post(f"/v1/batches/{batch}/cancel")).json()["status"] == "cancelled"
 
 
@@ -225,6 +232,33 @@ async def test_a_task_waits_for_a_session_that_sleeps_and_fails_when_it_ends(fle
     assert 5 <= len(kept) == done["request_counts"]["completed"] < 2000
 
 
+async def test_lines_that_begin_alike_are_asked_of_one_replica(fleet: Fleet) -> None:
+    models = [Model() for _ in range(3)]
+    await fleet.serve(*models, affinity="prefix")
+    start = "You are a helpful assistant. " * 200
+    task = await simple(fleet, "demo", *({"prompt": f"{start}{number}"} for number in range(10)), concurrency=1)
+    assert (await ended(fleet, task.id))["request_counts"]["completed"] == 10
+    assert sorted(len(model.asked) for model in models) == [0, 0, 10]
+
+
+async def test_lines_that_wait_for_more_replicas_start_some(fleet: Fleet) -> None:
+    model = Model()
+    model.free.clear()
+    session = await fleet.serve(
+        model, max_in_flight=2, replicas=PlannedReplicas(min=1, max=4, target_in_flight=2, scale_down_after=1)
+    )
+    batch = await start(fleet, lines(100))
+
+    async def busy() -> tuple[int, int]:
+        load = (await fleet.loads()).get(session.id)
+        return (load.in_flight, load.waiting) if load is not None else (-1, -1)
+
+    await until_so(busy, lambda now: now == (1, 8), what="more is to do than four replicas would do")
+    model.free.set()
+    assert (await ended(fleet, batch))["request_counts"]["completed"] == 100
+    await until_so(busy, lambda now: now == (0, 0), what="nothing is to do")
+
+
 async def test_lines_may_be_bodies_alone_or_texts(fleet: Fleet) -> None:
     model = Model()
     session = await fleet.serve(model)
@@ -252,6 +286,9 @@ async def test_files_are_kept_within_bounds_and_read_by_range(fleet: Fleet) -> N
     assert middle.headers["content-range"] == f"bytes 1048570-1048585/{len(whole)}"
     assert (await content(fleet, file["id"], Range="bytes=-7")).content == whole[-7:]
     assert (await content(fleet, file["id"], Range=f"bytes={len(whole)}-")).status_code == 416
+    assert (await content(fleet, file["id"], Range=f"bytes={'9' * 50}-")).status_code == 416
+    assert (await content(fleet, file["id"], Range=f"bytes=0-{'9' * 5000}")).status_code == 200
+    assert (await fleet.http.get("/v1/files", params={"limit": "1" * 5000})).json()["error"]["param"] == "limit"
     known = {"If-None-Match": every.headers["etag"]}
     assert (await content(fleet, file["id"], **known)).status_code == 304
     other = await content(fleet, file["id"], **{"Range": "bytes=0-1", "If-Range": '"another"'})
@@ -260,6 +297,12 @@ async def test_files_are_kept_within_bounds_and_read_by_range(fleet: Fleet) -> N
     assert (too_much.status_code, too_much.json()["error"]["code"]) == (413, "too_large")
     wrong = await fleet.http.post("/v1/files", files={"file": ("b", b"x")}, data={"purpose": "fine-tune"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "purpose")
+    soon = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    kept = await fleet.http.post("/v1/files", files={"file": ("b", b"x")}, data=soon)
+    assert (kept.status_code, kept.json()["error"]["param"]) == (400, "expires_after")
+    body = {"input_file_id": file["id"], "endpoint": ASKED, "output_expires_after": {"anchor": "created_at"}}
+    kept = await fleet.http.post("/v1/batches", json=body)
+    assert (kept.status_code, kept.json()["error"]["param"]) == (400, "output_expires_after")
     assert [one["id"] for one in (await fleet.http.get("/v1/files")).json()["data"]] == [file["id"]]
     owner = fleet.site.gateway.db
     assert await owner.read(files.used_by, "admin") == len(whole)
@@ -273,6 +316,9 @@ async def test_no_more_tasks_at_once_than_are_allowed(fleet: Fleet) -> None:
     model.free.clear()
     await fleet.serve(model)
     batches = [await start(fleet, lines(1)) for _ in range(3)]
+    read = (await fleet.http.get(f"/v1/batches/{batches[0]}")).json()["input_file_id"]
+    busy = await fleet.http.delete(f"/v1/files/{read}")
+    assert (busy.status_code, busy.json()["error"]["type"]) == (409, "invalid_request_error")
     file = await upload(fleet, lines(1))
     wanted = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
     told = await fleet.http.post("/v1/batches", json=wanted)

@@ -23,7 +23,7 @@ from gateway.web.serving import running
 from tests.ports import free_port
 from tests.services import STREAM_HEAD, Asked, Handler, Site, a_node, a_site, answer, chunk, read_request
 
-GAP = 0.02
+GAP = 0.05
 
 
 class Server:
@@ -136,10 +136,10 @@ async def test_a_sweep_counts_what_was_asked_and_answered(plane: Any) -> None:
         assert figures.prompt_tokens == 6 * 40  # words were counted until they made the tokens that were asked for
         assert figures.itl is not None
         assert figures.itl.count == 6 * 3
-        assert figures.itl.p50 >= GAP / 2
+        assert figures.itl.p50 >= GAP / 10  # what is late may come close to what follows it
         assert figures.most_in_flight <= (stage.load.concurrency or 0)
         assert all(sample.due <= sample.sent <= (sample.first or 0) <= sample.end for sample in samples)
-        assert all(sample.e2e >= (sample.ttft or 0) + 3 * GAP / 2 for sample in samples)
+        assert all(sample.e2e >= (sample.ttft or 0) + GAP / 2 for sample in samples)
         assert (stage.warmup, stage.warmup_failed, stage.replicas) == (2, 0, 1)
     assert {asked.json["ignore_eos"] for asked in server.asked if "ignore_eos" in asked.json} <= {True}
     assert len({json.dumps(asked.json["messages"]) for asked in server.asked}) == len(server.asked)
@@ -230,7 +230,7 @@ async def test_a_request_that_takes_too_long_is_an_error(plane: Any) -> None:
     server.silent.set()
     server.hold = True
     now = Now()
-    plan = Plan("demo", closed(1), work(requests=1), warmup=1, timeout=5.0)
+    plan = Plan("demo", closed(1), work(requests=1), warmup=1, timeout=10.0)
     task = asyncio.create_task(run(plane, plan, now=now))
     await plane.until(lambda: now.load is not None)
     server.silent.clear()

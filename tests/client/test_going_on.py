@@ -81,14 +81,14 @@ async def until_ended(url: str, path: str, auth: dict[str, str], began: asyncio.
                 assert answer.status_code == 200, await answer.aread()
                 async for _ in answer.aiter_bytes():
                     began.set()
-        except httpx.RemoteProtocolError:
+        except (httpx.RemoteProtocolError, httpx.ReadError):
             return
 
 
 async def until_closed(url: str, auth: dict[str, str], began: asyncio.Event) -> None:
     """A WebSocket that is open, and then told that it may not be any more."""
     address = f"{url.replace('http', 'ws', 1)}/s/web/ws"
-    async with connect(address, additional_headers=auth, proxy=None) as socket:
+    async with connect(address, additional_headers=auth, proxy=None, open_timeout=WITHIN) as socket:
         await socket.recv()
         began.set()
         await socket.wait_closed()

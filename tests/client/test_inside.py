@@ -37,9 +37,10 @@ from gateway.store import audit
 from tests.agent.conftest import Authority, RunningAgent, end
 from tests.services import ADMIN
 
-WITHIN = 60
+WITHIN = 120
 Way = Callable[["Job", str], Coroutine[Any, Any, None]]
 pytestmark = pytest.mark.usefixtures("hears_ctrl_c")
+both_ways = pytest.mark.parametrize("way", ["direct", "ssh"])
 
 
 @dataclass
@@ -86,6 +87,7 @@ async def test_a_command_runs_in_the_job(job: Job) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (b"blue\ntyped", b"no\n", 9)
 
 
+@both_ways
 async def test_much_passes_both_ways_whole(job: Job) -> None:
     data = os.urandom(1 << 20) * 8
     done = await job.sluice("exec", "job", "cat", given=data)
@@ -94,6 +96,7 @@ async def test_much_passes_both_ways_whole(job: Job) -> None:
     assert done.returncode == 0, "a program that reads nothing ends all the same"
 
 
+@both_ways
 async def test_a_signal_reaches_the_command(job: Job) -> None:
     argv, environment = job.command(
         "exec", "job", "--", "sh", "-c", 'trap "exit 3" INT; echo up; while :; do sleep 0.1; done'
@@ -109,6 +112,7 @@ async def test_a_signal_reaches_the_command(job: Job) -> None:
     assert await asyncio.to_thread(interrupt) == 3
 
 
+@both_ways
 async def test_a_shell_has_our_terminal(job: Job) -> None:
     argv, environment = job.command("shell", "job")
 
@@ -136,20 +140,28 @@ async def test_a_shell_has_our_terminal(job: Job) -> None:
     assert await asyncio.to_thread(talk) == 6
 
 
+@both_ways
 async def test_ports_of_the_job_are_here(job: Job) -> None:
     argv, environment = job.command("forward", "job")
 
     def try_them() -> None:
-        with greeter() as port, forwarding([*argv, f":{port}", f":{closed_port()}"], environment) as (places, errors):
+        with (
+            greeter() as port,
+            closed_port() as closed,
+            forwarding([*argv, f":{port}", f":{closed}"], environment) as (places, errors),
+        ):
             for _ in range(3):
-                with socket.create_connection(places[0], 30) as one, socket.create_connection(places[0], 30) as two:
+                with (
+                    socket.create_connection(places[0], WITHIN) as one,
+                    socket.create_connection(places[0], WITHIN) as two,
+                ):
                     for caller in (one, two):
                         caller.settimeout(WITHIN)
                         assert caller.recv(64) == b"220 hello\n"
                         caller.sendall(b"x" * 300_000)
                         caller.shutdown(socket.SHUT_WR)
                         assert read_all(caller) == b"300000 bytes\n"
-            with socket.create_connection(places[1], 30) as refused:
+            with socket.create_connection(places[1], WITHIN) as refused:
                 refused.settimeout(WITHIN)
                 assert refused.recv(1) == b""
             assert b"nothing listens on port" in errors.readline()
@@ -165,7 +177,7 @@ async def test_a_new_connection_finds_the_job_that_the_session_has_then(job: Job
     def use(mapped: Callable[[], None]) -> bytes:
         with greeter() as port, forwarding([*argv, f":{port}"], environment) as (places, _):
             mapped()
-            with socket.create_connection(places[0], 30) as caller:
+            with socket.create_connection(places[0], WITHIN) as caller:
                 caller.settimeout(WITHIN)
                 return caller.recv(64)
 
@@ -193,7 +205,9 @@ async def test_who_went_in_is_written_down(job: Job) -> None:
     assert lines[0].session == (await job.plane.site.get("job")).id
     with greeter() as port:
         for _ in range(2):
-            async with connect(f"{address(job)}/ports/{port}", additional_headers=job.plane.site.auth) as opened:
+            async with connect(
+                f"{address(job)}/ports/{port}", additional_headers=job.plane.site.auth, open_timeout=WITHIN
+            ) as opened:
                 assert await opened.recv() == b'\x03{"open": true}'
                 assert await opened.recv() == b"\x01220 hello\n"
     lines, _ = await job.plane.site.gateway.db.read(audit.find, ADMIN, AuditQuery(action="session.forward"))
@@ -213,7 +227,7 @@ async def test_only_the_owner_goes_in(job: Job) -> None:
         ("ports/80000", job.plane.site.auth, 404),
     ):
         with pytest.raises(InvalidStatus) as caught:
-            await connect(f"{address(job)}/{place}", additional_headers=headers)
+            await connect(f"{address(job)}/{place}", additional_headers=headers, open_timeout=WITHIN)
         assert caught.value.response.status_code == status
 
 
@@ -245,8 +259,8 @@ async def test_who_may_not_be_in_there_any_more_is_put_out(job: Job, way: Way, c
     with greeter() as port:
         async with (
             asyncio.timeout(WITHIN),
-            connect(f"{address(job)}/terminal", additional_headers=auth) as terminal,
-            connect(f"{address(job)}/ports/{port}", additional_headers=auth) as opened,
+            connect(f"{address(job)}/terminal", additional_headers=auth, open_timeout=WITHIN) as terminal,
+            connect(f"{address(job)}/ports/{port}", additional_headers=auth, open_timeout=WITHIN) as opened,
         ):
             await terminal.send(b'\x03{"start": {"argv": ["sh", "-c", "echo up; exec sleep 600"]}}')
             heard = b""
@@ -270,22 +284,33 @@ async def test_what_is_not_there_is_told(job: Job) -> None:
     assert done.returncode != 0
 
 
-async def test_a_job_that_dies_ends_the_command(job: Job) -> None:
+async def ended_by(job: Job, act: Callable[[], None]) -> tuple[int, bytes]:
+    """What a command that would go on says when something is done to its job: its exit code, and its words."""
     argv, environment = job.command("exec", "job", "--", "sh", "-c", "echo up; exec sleep 600")
 
-    def die() -> tuple[int, bytes]:
+    def run() -> tuple[int, bytes]:
         with subprocess.Popen(
             argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            process.stdout.readline()
-            job.agent.process.kill()
+            assert process.stdout.readline() == b"up\n"
+            act()
             return process.wait(WITHIN), process.stderr.read()
 
-    code, said = await asyncio.to_thread(die)
+    return await asyncio.to_thread(run)
+
+
+async def test_a_job_that_dies_ends_the_command(job: Job) -> None:
+    code, said = await ended_by(job, job.agent.process.kill)
     assert code == 5
     assert b"broke" in said or b"lost" in said
+
+
+async def test_who_is_inside_a_job_that_is_ended_is_told(job: Job) -> None:
+    code, said = await ended_by(job, lambda: job.agent.stop(signal.SIGTERM))
+    assert code > 128, "it ended by a signal"
+    assert b"ended with its job" in said
 
 
 async def test_an_agent_that_knows_no_terminals_is_told(plane: Any) -> None:
@@ -322,10 +347,12 @@ def read_all(caller: socket.socket) -> bytes:
     return b"".join(iter(lambda: caller.recv(4096), b""))
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Where nobody listens, and nobody can: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import generate_latest
 
-from gateway.client.limits import Gate, Limits
+from gateway.client.limits import Limits, Ticket
 from gateway.client.usage import Tail, Usage
 from gateway.errors import Overloaded, TooMany
 from gateway.model.principal import Principal
 from gateway.settings import ProxySettings, RequestLimits
 from gateway.web.rate import Rate
-from tests.client.fleet import a_route
+from tests.client.fleet import a_route, an_endpoint
 from tests.services import STREAM_HEAD, Asked, answer, chunk, read_request
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 
 ADA, BOB = Principal(name="ada"), Principal(name="bob")
+
+
+def inside(*tickets: Ticket) -> list[bool]:
+    return [ticket.gate is not None for ticket in tickets]
 
 
 def test_a_rate_gives_a_burst_and_then_one_at_a_time() -> None:
@@ -34,33 +38,13 @@ def test_a_rate_gives_a_burst_and_then_one_at_a_time() -> None:
     assert Rate(0).take("ada", 0.0) == 0.0
 
 
-async def test_a_gate_lets_in_by_turns() -> None:
-    gate = Gate()
-    assert gate.enter(1) is None
-    first, second, third = (gate.enter(1) for _ in range(3))
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert gate.waiting == 3
-    gate.give_up(second)
-    gate.leave()
-    assert (first.done(), third.done(), gate.inside) == (True, False, 1)
-    gate.leave()
-    assert third.done()
-    fourth = gate.enter(1)
-    assert fourth is not None
-    gate.leave()
-    gate.give_up(fourth)  # its turn had come: the place is given back
-    assert (gate.inside, gate.waiting) == (0, 0)
-
-
 async def test_tickets_are_given_back_once() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, concurrent_requests=3, requests_per_minute=4))
     one, three = (a_route("s"),), (a_route("s", 3),)
     first = limits.enter(ADA, one, 0.0)
     second = limits.enter(BOB, one, 0.0)
-    assert (first.admitted, second.admitted) == (True, False)
-    assert limits.enter(ADA, three, 0.0).admitted  # with three replicas there is room, also for who waited
+    assert inside(first, second) == [True, False]
+    assert inside(limits.enter(ADA, three, 0.0)) == [True]  # with three replicas there is room, also for who waited
     await second.wait()
     other = limits.enter(ADA, (a_route("t"),), 0.0)
     with pytest.raises(TooMany, match="3 requests under way"):
@@ -75,7 +59,7 @@ async def test_tickets_are_given_back_once() -> None:
 async def test_a_line_that_is_full_is_told() -> None:
     limits = Limits(ProxySettings(session_in_flight=1, session_queue=1, queue_seconds=0.01))
     routes = (a_route("s"),)
-    inside = limits.enter(ADA, routes, 0.0)
+    first = limits.enter(ADA, routes, 0.0)
     waiting = limits.enter(ADA, routes, 0.0)
     with pytest.raises(Overloaded, match="1 requests wait"):
         limits.enter(ADA, routes, 0.0)
@@ -83,18 +67,53 @@ async def test_a_line_that_is_full_is_told() -> None:
         await waiting.wait()
     waiting.done()
     late = limits.enter(ADA, routes, 0.0)
-    inside.done()
-    await late.wait()
-    assert late.admitted
+    first.done()
+    assert await late.wait()
     late.done()
-    assert limits.enter(ADA, routes, 0.0).admitted
+    assert inside(limits.enter(ADA, routes, 0.0)) == [True]
+
+
+async def test_who_waits_goes_in_when_a_replica_comes_though_nobody_leaves() -> None:
+    limits = Limits(ProxySettings(session_in_flight=1, progress_seconds=0.01))
+    route, crowd = a_route("s"), (a_route("t"), a_route("u"))
+    assert inside(limits.enter(ADA, (route,), 0.0)) == [True]
+    waiting = [limits.enter(ADA, (route,), 0.0) for _ in range(2)]
+    assert inside(*(limits.enter(ADA, crowd, 0.0) for _ in range(3))) == [True, True, False]
+    assert limits.waiting() == {"s": 2, "t": 1, "u": 1}
+    route.members += (an_endpoint("another"),)
+    await waiting[0].wait()
+    assert (inside(*waiting), limits.waiting()["s"]) == ([True, False], 1)
+
+
+async def test_the_time_in_line_stands_still_while_the_session_starts() -> None:
+    limits = Limits(ProxySettings(session_in_flight=1, queue_seconds=0.01, progress_seconds=0.01, wake_seconds=600))
+    route, told = a_route("s", 0), asyncio.Queue[str]()
+    assert inside(limits.enter(ADA, (route,), 0.0)) == [True]
+    second = limits.enter(ADA, (route,), 0.0)
+    waits = asyncio.create_task(second.wait(told.put_nowait))
+    assert [await told.get() for _ in range(3)] == ["session s is starting"] * 3
+    route.members += (an_endpoint("one"),)
+    with pytest.raises(Overloaded, match="was busy"):
+        await waits
+    second.done()
+    limits = Limits(ProxySettings(session_in_flight=1, queue_seconds=0.01, progress_seconds=0.01, wake_seconds=0.05))
+    routes = (a_route("s", 0),)
+    limits.enter(ADA, routes, 0.0)
+    with pytest.raises(Overloaded, match="was busy"):
+        await limits.enter(ADA, routes, 0.0).wait()
+
+
+async def test_callers_who_may_ask_other_sessions_of_a_model_do_not_stand_in_each_others_way() -> None:
+    limits = Limits(ProxySettings(session_in_flight=1, session_queue=0))
+    hers, his = (a_route("s"), a_route("t")), (a_route("u"), a_route("v"))
+    assert inside(*(limits.enter(ADA, hers, 0.0) for _ in range(2)), limits.enter(BOB, his, 0.0)) == [True, True, True]
 
 
 async def test_a_recipe_says_how_much_a_replica_takes_and_how_many_wait() -> None:
     told: list[str] = []
     limits = Limits(ProxySettings(), lambda: told.append("waiting"))
     routes = (a_route("s", 2, max_in_flight=1, max_queue=1),)
-    assert [limits.enter(ADA, routes, 0.0).admitted for _ in range(3)] == [True, True, False]
+    assert inside(*(limits.enter(ADA, routes, 0.0) for _ in range(3))) == [True, True, False]
     assert told == ["waiting"]
     with pytest.raises(Overloaded):
         limits.enter(ADA, routes, 0.0)
@@ -180,7 +199,7 @@ async def test_who_asks_too_much_is_told_when_to_come_back(plane: Any) -> None:
 
     async def until_asked(number: int) -> None:
         async def there() -> bool:
-            return len(model.asked) == 1 and plane.data.limits.waiting(session.id) == number
+            return len(model.asked) == 1 and plane.data.limits.waiting().get(session.id, 0) == number
 
         await plane.site.until(there, f"{number} in line")
 

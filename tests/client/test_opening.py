@@ -13,12 +13,13 @@ from gateway.core import openings
 from gateway.errors import NotReady
 from gateway.identity.seal import Seal
 from gateway.model.principal import LOCAL_ADMIN, Opened
+from gateway.web.seen import Seen
 from tests.client.test_sessions import echo
 
 
 @pytest.fixture
 async def browser(plane: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=plane.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=plane.url, timeout=60) as client:
         yield client
 
 
@@ -99,12 +100,14 @@ async def test_a_session_with_an_origin_of_its_own_has_a_cookie_of_its_own(
     assert (told.status_code, "cookie" in told.json()["headers"]) == (200, False)
 
 
-ADA = Opened("S", "ada", "T")
+ADA = Opened("S", "ada", "T", "B")
 
 
 def test_a_cookie_ends() -> None:
     cookies = Cookies(Seal(b"k" * 32), 1)
-    made = cookies.make(RequestHead(b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n"), ADA, b"/s/web", 1000.0)
+    asked = RequestHead(b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n")
+    asked.seen = Seen("127.0.0.1", "http", "localhost:8000")
+    made = cookies.make(asked, ADA, b"/s/web", 1000.0)
     word = made.split(";")[0].encode()
     head = RequestHead(b"GET /s/web/ HTTP/1.1\r\nHost: localhost:8000\r\nCookie: %b\r\n\r\n" % word)
     assert cookies.opened(head, 4599.0) == ADA

@@ -1,6 +1,5 @@
 """Policies on the data plane: who may ask a model and open pages, at once after a change, told and written down."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,6 @@ from tests.client.test_sessions import echo
 from tests.people import Somebody, a_person, a_project, principal
 from tests.waiting import until_so
 
-WITHIN = 60
 ASKED = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -51,13 +49,11 @@ async def until_status(ask: Callable[[], Any], status: int) -> httpx.Response:
 
 
 async def until_told(plane: Any, policy: str) -> AuditRow:
-    async with asyncio.timeout(WITHIN):
-        while True:
-            rows, _ = await plane.site.gateway.db.read(audit.find, LOCAL_ADMIN, AuditQuery(limit=500, decision="deny"))
-            found: list[AuditRow] = [row for row in rows if row.policy == policy]
-            if found:
-                return found[0]
-            await asyncio.sleep(0.05)
+    async def told() -> list[AuditRow]:
+        rows, _ = await plane.site.gateway.db.read(audit.find, LOCAL_ADMIN, AuditQuery(limit=500, decision="deny"))
+        return [row for row in rows if row.policy == policy]
+
+    return (await until_so(told, what=f"the policy {policy} is told"))[0]
 
 
 @pytest.fixture
@@ -97,6 +93,23 @@ async def test_a_policy_forbids_a_call_at_once_names_itself_and_is_written_down(
     await until_status(lambda: ask(bob), 200)
 
 
+async def test_the_way_in_which_somebody_asks_counts_also_when_they_are_known(
+    plane: Any, people: tuple[Somebody, Somebody]
+) -> None:
+    ann, _ = people
+    await a_session(plane, ann, Model(), "chat", name="model")
+    (plane.policies / "site.cedar").write_text(a_policy("no-terminals", "call", 'context.origin == "cli"'))
+
+    async def ask(**headers: str) -> httpx.Response:
+        found: httpx.Response = await plane.http.post("/v1/chat/completions", json=ASKED, headers=ann.auth | headers)
+        return found
+
+    by_cli = {"X-Sluice-Origin": "cli"}
+    await until_status(lambda: ask(**by_cli), 403)
+    for _ in range(3):
+        assert [(await ask(**more)).status_code for more in ({}, by_cli)] == [200, 403]
+
+
 async def test_of_several_servers_those_answer_that_the_policies_leave(
     plane: Any, people: tuple[Somebody, Somebody]
 ) -> None:
@@ -121,12 +134,12 @@ async def test_of_several_servers_those_answer_that_the_policies_leave(
 
 async def until_served_by(plane: Any, who: Somebody, number: int) -> None:
     """So many sessions are offered to somebody for the one model there is."""
-    async with asyncio.timeout(WITHIN):
-        while True:
-            [model] = (await plane.http.get("/v1/models", headers=who.auth)).json()["data"]
-            if len(model["sessions"]) == number:
-                return
-            await asyncio.sleep(0.05)
+
+    async def offered() -> int:
+        [model] = (await plane.http.get("/v1/models", headers=who.auth)).json()["data"]
+        return len(model["sessions"])
+
+    await until_so(offered, lambda now: now == number)
 
 
 async def test_labels_of_the_project_count_as_they_are_now(plane: Any, people: tuple[Somebody, Somebody]) -> None:
@@ -153,7 +166,7 @@ async def test_pages_are_opened_as_the_policies_say_by_token_and_by_cookie(
     gateway = plane.site.gateway
     await a_session(plane, ann, echo, "app", name="web")
     link = (await openings.make(gateway, await principal(plane.site, "ann"), "web")).url
-    async with httpx.AsyncClient(base_url=plane.url, timeout=20) as browser:
+    async with httpx.AsyncClient(base_url=plane.url, timeout=60) as browser:
         cookie = (await browser.get(link)).headers["set-cookie"].split(";")[0]
 
         def by_cookie() -> Any:
@@ -194,7 +207,10 @@ async def test_a_decision_is_made_once(plane: Any, people: tuple[Somebody, Someb
     assert verdicts.of(await principal(plane.site, "ann"), "call", route.subject) is first
     assert verdicts.of(caller.model_copy(update={"origin": "kubernetes"}), "call", route.subject) is not first
     assert verdicts.of(caller, "call", route.subject.model_copy()) is not first
-    again = verdicts.of(caller, "call", route.subject)
-    now[0] = now[0].replace(minute=15)
+    again, era = verdicts.of(caller, "call", route.subject), verdicts.era()
+    now[0] = now[0].replace(minute=14, second=59)
+    assert verdicts.era() is era
+    now[0] = now[0].replace(minute=15, second=0)
     assert verdicts.of(caller, "call", route.subject) is not again
+    assert verdicts.era() is not era
     assert session.id == route.id

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
 import json
+import random
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -20,8 +22,12 @@ from websockets.typing import Subprotocol
 from gateway.client.moving import moved
 from gateway.model.session import Phase
 from tests.services import Asked, answer, chunk, read_request
+from tests.waiting import until_so
 
 KERNEL = Subprotocol("kernel.v1")
+WITHIN = 120.0
+#: Both ends and all that is between them have one processor.
+PATIENT: Mapping[str, Any] = {"open_timeout": WITHIN, "close_timeout": WITHIN, "ping_interval": None}
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,13 +87,14 @@ async def test_who_is_not_there_or_not_ready(plane: Any) -> None:
     batch = await plane.site.create("count", name="batch")
     assert "no service" in (await plane.http.get("/s/batch/")).json()["detail"]
     await plane.site.job_id(batch.id)
-    async with httpx.AsyncClient(base_url=plane.url) as stranger:
+    async with httpx.AsyncClient(base_url=plane.url, timeout=60) as stranger:
         refused = await stranger.get("/s/coming/")
         assert (refused.status_code, refused.headers["www-authenticate"][:5]) == (401, "Basic")
         word = base64.b64encode(f"me:{plane.site.token}".encode()).decode()
         assert (await stranger.get("/s/coming/", headers={"Authorization": f"Basic {word}"})).status_code == 503
 
 
+@pytest.mark.parametrize("way", ["direct"])  # gigabytes take too long through two ciphers
 async def test_big_bodies_pass_in_constant_memory(plane: Any) -> None:
     size, piece = 400 << 20, 1 << 20
     taken = asyncio.get_running_loop().create_future()
@@ -120,6 +127,98 @@ async def test_big_bodies_pass_in_constant_memory(plane: Any) -> None:
             got += len(data)
     assert got == size
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+async def until_still(count: Callable[[], int]) -> int:
+    """How far it got until it came no further."""
+    seen = [0]
+
+    def still() -> bool:
+        seen.append(count())
+        return seen[-1] > 0 and len(seen) > 20 and len(set(seen[-20:])) == 1
+
+    await until_so(still, what="no more is taken")
+    return seen[-1]
+
+
+@pytest.mark.parametrize("way", ["slow"])
+@pytest.mark.parametrize("plane", [{"session_in_flight": 1}], indirect=True)
+async def test_a_body_that_waited_in_line_comes_no_faster_than_the_link_takes_it(plane: Any) -> None:
+    size, piece, sent = 128 << 20, 1 << 18, 0
+    asked: list[asyncio.Event] = []
+
+    async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.append(go := asyncio.Event())
+        await go.wait()
+        writer.write(answer({}))
+
+    await plane.serve(service, "app", name="web")
+    first = asyncio.create_task(plane.http.get("/s/web/"))
+    await until_so(lambda: len(asked) == 1)
+    reader, writer = await asyncio.open_connection(*plane.url.removeprefix("http://").split(":"))
+    writer.write(f"POST /s/web/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {plane.site.token}\r\n".encode())
+    writer.write(f"Content-Length: {size}\r\n\r\n".encode())
+
+    async def upload() -> None:
+        nonlocal sent
+        while sent < size:
+            writer.write(bytes(piece))
+            await writer.drain()
+            sent += piece
+
+    uploading = asyncio.create_task(upload())
+    assert await until_still(lambda: sent) < size / 2, "only the kernel's buffers are full of it"
+    asked[0].set()
+    assert (await first).status_code == 200
+    await until_so(lambda: len(asked) == 2)
+    assert await until_still(lambda: sent) < size / 2
+    uploading.cancel()
+    asked[1].set()
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.transport.abort()
+
+
+async def test_who_reads_slowly_holds_back_who_writes_and_nothing_piles_up_on_the_way(plane: Any) -> None:
+    pieces, piece = 96, random.Random(3).randbytes(1 << 20)  # noqa: S311 - the same at each run
+    whole = hashlib.sha256(piece * pieces).hexdigest()
+    go, sent, uploaded = asyncio.Event(), 0, 0
+
+    async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"POST"):
+            await go.wait()
+            got = hashlib.sha256()
+            for _ in range(pieces):
+                got.update(await reader.readexactly(len(piece)))
+            writer.write(answer({"sha256": got.hexdigest()}, connection="close"))
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (pieces * len(piece)))
+            for _ in range(pieces):
+                writer.write(piece)
+                await writer.drain()
+                sent += 1
+
+    async def upload() -> AsyncIterator[bytes]:
+        nonlocal uploaded
+        for _ in range(pieces):
+            yield piece
+            uploaded += 1
+
+    await plane.serve(service, "app", name="web")
+    size = {"Content-Length": str(pieces * len(piece))}
+    async with httpx.AsyncClient(base_url=plane.url, headers=plane.site.auth, timeout=WITHIN) as http:
+        asking = asyncio.create_task(http.post("/s/web/", content=upload(), headers=size))
+        assert await until_still(lambda: uploaded) < pieces / 2
+        go.set()
+        assert (await asking).json() == {"sha256": whole}
+        async with http.stream("GET", "/s/web/") as response:
+            assert await until_still(lambda: sent) < pieces / 2
+            got = hashlib.sha256()
+            async for data in response.aiter_bytes():
+                got.update(data)
+    assert got.hexdigest() == whole
 
 
 async def test_an_answer_before_the_request_is_read_comes_through(plane: Any) -> None:
@@ -246,7 +345,8 @@ async def test_websockets_pass_both_ways_with_subprotocol_and_close_code(plane: 
     await plane.serve(ws_service, "app", name="lab")
     url = f"{plane.url.replace('http', 'ws')}/s/lab/api/channels?session=1"
     headers, protocols = plane.site.auth, [KERNEL]
-    async with connect(url, additional_headers=headers, subprotocols=protocols, proxy=None, max_size=None) as socket:
+    how: dict[str, Any] = {"subprotocols": protocols, "max_size": None, **PATIENT}
+    async with connect(url, additional_headers=headers, proxy=None, **how) as socket:
         assert socket.subprotocol == "kernel.v1"
         path, shown = json.loads(await socket.recv())
         assert path == "/api/channels?session=1"
@@ -274,7 +374,9 @@ async def test_websockets_that_cannot_be_are_refused(plane: Any, path: str, toke
     await plane.serve(ws_service, "app", name="lab")
     headers = plane.site.auth if token else {}
     with pytest.raises(InvalidStatus) as refused:
-        async with connect(f"{plane.url.replace('http', 'ws')}{path}", additional_headers=headers, proxy=None):
+        async with connect(
+            f"{plane.url.replace('http', 'ws')}{path}", additional_headers=headers, proxy=None, **PATIENT
+        ):
             pass
     assert refused.value.response.status_code == status
 
@@ -283,7 +385,7 @@ async def test_a_websocket_ends_when_its_session_does(plane: Any) -> None:
     endpoint = await plane.node(ws_service)
     await plane.site.ready(endpoint, "app", name="lab")
     url = f"{plane.url.replace('http', 'ws')}/s/lab/"
-    async with connect(url, additional_headers=plane.site.auth, proxy=None) as socket:
+    async with connect(url, additional_headers=plane.site.auth, proxy=None, **PATIENT) as socket:
         await socket.recv()
         await plane.drop(endpoint)
         with pytest.raises(ConnectionClosed) as ended:

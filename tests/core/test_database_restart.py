@@ -45,7 +45,7 @@ async def test_a_session_outlives_a_restart_at_every_step(world: Any, postgresql
 async def test_a_database_that_is_away_is_said_once_and_once_that_it_is_back(world: Any, postgresql: Server) -> None:
     await world.turn()
 
-    async def until_logged(event: str, logs: list[MutableMapping[str, Any]], within: float = 30) -> None:
+    async def until_logged(event: str, logs: list[MutableMapping[str, Any]], within: float = 120) -> None:
         never = asyncio.Event()
         async with asyncio.timeout(within):
             while event not in [entry["event"] for entry in logs]:

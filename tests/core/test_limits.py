@@ -80,7 +80,7 @@ def fits(schema: Mapping[str, Any], answers: Mapping[str, Any]) -> bool:
     tier=st.sampled_from(["free", "paid"]),
     groups=st.frozensets(st.sampled_from(["staff", "guests"])),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_form_takes_what_the_policies_allow(
     chosen: Policies, to: int, rate: float, mode: str, gpus: int, tier: str, groups: frozenset[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from gateway.errors import PolicyDenied, PolicyInvalid
 from gateway.model.plan import PinnedImage, Plan, PlannedMount
 from gateway.model.policy import SESSION_ACTIONS as ACTIONS
 from gateway.model.policy import Action, Subject
-from gateway.model.principal import EVERYTHING, Principal, Role, Scope
+from gateway.model.principal import EVERYTHING, Origin, Principal, Role, Scope
 from gateway.model.resources import Gpus, Resources
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)  # a Monday
@@ -162,6 +162,7 @@ when { resource.project.hasTag("tier") && resource.project.getTag("tier") == "fr
 """ % ("b" * 64)
 OTHER = PinnedImage(name="x", path="/home/x.sif", sha256="a" * 64)
 MOUNT = (PlannedMount(source="/scratch/x", target="/x"),)
+ORIGINS = get_args(Origin)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,102 @@ def test_what_a_site_forbids(tmp_path: Path, caller: Principal, subject: Subject
     decision = site(tmp_path, SITE).decide(caller, "create", subject, when)
     assert decision.policy == policy
     assert decision.allowed is policy.startswith("roles-")
+
+
+def of_a_plan(**values: Any) -> Subject:
+    return a_subject(plan=values)
+
+
+def of_an_image(**values: Any) -> Subject:
+    subject = a_subject()
+    image = subject.plan.image.model_copy(update=values)
+    return subject.model_copy(update={"plan": subject.plan.model_copy(update={"image": image})})
+
+
+def called(**values: Any) -> Principal:
+    return ANN.model_copy(update=values)
+
+
+SCRATCH = (PlannedMount(source="/scratch/x", target="/x", volume="x", volume_class="scratch"),)
+PLAIN = a_subject()
+#: What a site can speak of: the condition, and what it means and does not mean, each a caller, a session, a moment.
+ATTRIBUTES: dict[str, tuple[str, list[tuple[Principal, Subject, datetime]], list[tuple[Principal, Subject, datetime]]]]
+ATTRIBUTES = {
+    "recipe": (
+        'resource.recipe == Recipe::"vllm"',
+        [(ANN, PLAIN, NOON)],
+        [(ANN, PLAIN.model_copy(update={"plan": PLAIN.plan.model_copy(update={"recipe": "train"})}), NOON)],
+    ),
+    "image-prefix": (
+        'resource.image.path like "/home/*"',
+        [(ANN, of_an_image(path="/home/ann/x.sif"), NOON)],
+        [(ANN, of_an_image(path="/site/home/x.sif"), NOON)],
+    ),
+    "image-digest": (
+        f'resource.image.sha256 == "{"b" * 64}"',
+        [(ANN, of_an_image(sha256="b" * 64), NOON)],
+        [(ANN, PLAIN, NOON)],
+    ),
+    "partition": (
+        'resource.partitions.contains(Partition::"gpu")',
+        [(ANN, a_subject(resources={"partition": name}), NOON) for name in ("gpu", "cpu,gpu")],
+        [(ANN, a_subject(resources={"partition": name}), NOON) for name in (None, "cpu", "gpu-small")],
+    ),
+    "gpu-type": (
+        'resource has gpu_type && resource.gpu_type == "a100"',
+        [(ANN, a_subject(resources={"gpus": Gpus(count=1, type="a100")}), NOON)],
+        [(ANN, a_subject(resources={"gpus": gpus}), NOON) for gpus in (Gpus(), Gpus(count=1), Gpus(count=1, type="v"))],
+    ),
+    "gpu-count": (
+        "resource.gpus > 4",
+        [(ANN, a_subject(resources={"gpus": Gpus(count=3), "nodes": 2}), NOON)],
+        [(ANN, a_subject(resources={"gpus": Gpus(count=2), "nodes": 2}), NOON), (ANN, PLAIN, NOON)],
+    ),
+    "time": (
+        "if resource has time then resource.time > 60 else true",
+        [(ANN, a_subject(resources={"time": time}), NOON) for time in (61, None)],
+        [(ANN, PLAIN, NOON)],
+    ),
+    "nodes": ("resource.nodes > 1", [(ANN, a_subject(resources={"nodes": 2}), NOON)], [(ANN, PLAIN, NOON)]),
+    "volume-class": (
+        'resource.volume_classes.contains("scratch")',
+        [(ANN, of_a_plan(mounts=SCRATCH), NOON)],
+        [(ANN, of_a_plan(mounts=MOUNT), NOON), (ANN, PLAIN, NOON)],
+    ),
+    "hour": (
+        "context.hour >= 6 && context.hour < 20",
+        [(ANN, PLAIN, NOON.replace(hour=hour)) for hour in (6, 12, 19)],
+        [(ANN, PLAIN, NOON.replace(hour=hour)) for hour in (5, 20, 23)],
+    ),
+    "weekday": ("context.weekday > 5", [(ANN, PLAIN, NOON.replace(day=7))], [(ANN, PLAIN, NOON)]),
+    "project-label": (
+        'resource.project.hasTag("tier") && resource.project.getTag("tier") == "free"',
+        [(ANN, a_subject(labels={"tier": "free"}), NOON)],
+        [(ANN, a_subject(labels=labels), NOON) for labels in ({}, {"tier": "paid"}, {"kind": "free"})],
+    ),
+    "user-group": (
+        'principal in Group::"staff"',
+        [(ANN, PLAIN, NOON)],
+        [(called(groups=frozenset(groups)), PLAIN, NOON) for groups in ((), ("staff-of-others",))],
+    ),
+    **{
+        f"origin-{origin}": (
+            f'context.origin == "{origin}"',
+            [(called(origin=origin), PLAIN, NOON)],
+            [(called(origin=other), PLAIN, NOON) for other in ORIGINS if other != origin],
+        )
+        for origin in ORIGINS
+    },
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_every_attribute_can_be_spoken_of(tmp_path: Path, name: str) -> None:
+    condition, meant, others = ATTRIBUTES[name]
+    head = f'@id("{name}")\n@allows("something else")\nforbid (principal, action == Action::"create", resource)\n'
+    chosen = site(tmp_path, f"{head}when {{ {condition} }};\n")
+    assert [chosen.decide(who, "create", subject, when).policy for who, subject, when in meant] == [name] * len(meant)
+    assert all(decide(chosen, who, "create", subject, when) for who, subject, when in others)
 
 
 def test_images_by_path_and_digest(tmp_path: Path) -> None:
@@ -305,3 +402,26 @@ def test_a_changed_file_is_read_again_and_a_broken_one_keeps_the_old_set(tmp_pat
 def test_a_missing_folder_is_no_empty_one(tmp_path: Path) -> None:
     with pytest.raises(PolicyInvalid, match="no such folder"):
         Policies([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(("how", "message"), [("gone", "no such folder"), ("loop", "cannot be read")])
+def test_a_folder_that_cannot_be_read_any_more_keeps_the_old_set(tmp_path: Path, how: str, message: str) -> None:
+    place, passed = tmp_path / "site", [0.0]
+    place.mkdir()
+    (place / "a.toml").write_text("[limit.a]\nmaximum.gpus = 1\n")
+    chosen = Policies([place], moment=lambda: passed[0])
+    number = chosen.current.number
+    place.rename(tmp_path / "elsewhere")
+    if how == "loop":
+        place.symlink_to(place)
+    passed[0] += policies.LOOK_EVERY
+    assert not decide(chosen, ANN, "create", a_subject(resources={"gpus": Gpus(count=2)}))
+    assert chosen.current.number == number
+    assert [message in problem.message for problem in chosen.problems] == [True]
+    with pytest.raises(PolicyInvalid, match=message):
+        Policies([place])
+    place.unlink(missing_ok=True)
+    (tmp_path / "elsewhere").rename(place)
+    passed[0] += policies.LOOK_EVERY
+    assert not decide(chosen, ANN, "create", a_subject(resources={"gpus": Gpus(count=2)}))
+    assert chosen.problems == ()

@@ -131,7 +131,7 @@ async def test_what_is_written_on_another_server_is_heard_here(
     hearing = asyncio.create_task(hear(world.gateway.db, news, work))
     feed = Feed(world.gateway.db, news)
     feeding = asyncio.create_task(feed.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await news.wait(20)
         while feed.newest is None:
             await feed.bell.wait(0.01)
@@ -176,7 +176,7 @@ async def test_followers_get_every_event_once_from_database_and_feed(
     ended = current.model_copy(update={"phase": Phase.STOPPED})
     await gateway.db.write(store.save, current, ended, world.time())
     gateway.news.ring()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*followers)
     kept = [event.id for event in await gateway.db.read(event_store.after, world.caller, 0)]
     assert sorted(got) == sorted(kept * 5)

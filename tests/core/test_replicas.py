@@ -384,15 +384,20 @@ async def test_an_idle_session_is_warned_of_kept_and_stopped_with_that_reason(wo
     assert "Idle" not in (await now(world, session)).conditions, "somebody is connected"
     await use(world, session, last_request_at=world.time())
     world.time.pass_(481)
-    await world.turn()
+    await world.turn(2)
     assert (await now(world, session)).conditions["Idle"].status
     await scaling.extend(world.gateway, world.caller, session.id, timedelta(minutes=20))
+    await scaling.extend(world.gateway, world.caller, session.id, timedelta(minutes=1))  # takes nothing away
     await world.turn()
     assert not (await now(world, session)).conditions["Idle"].status
     world.time.pass_(600)
     await world.turn()
     assert (await now(world, session)).stop_requested_at is None
-    world.time.pass_(601)
+    world.time.pass_(481)
+    await world.turn(4)
+    warned = await now(world, session)
+    assert (warned.stop_requested_at, warned.conditions["Idle"].status) == (None, True)
+    world.time.pass_(120)
     await world.turn(4)
     ended = await now(world, session)
     assert (ended.phase, ended.reason) == (Phase.STOPPED, "idle")
@@ -527,17 +532,27 @@ async def test_kernels_at_work_put_the_end_off_and_what_cannot_be_asked_counts_a
     await bring_up(world)
     assert '"kernels": true' in world.slurm.submitted()[0][0].text
     world.agents.idle_seconds = 7200.0
-    world.time.pass_(601)
-    await world.turn(2)
-    assert (await now(world, session)).stop_requested_at is None, "its agent does not tell of kernels"
+
+    async def left(seconds: float) -> tuple[bool, bool]:
+        """Whether its users are warned, and whether it is to end."""
+        world.time.pass_(seconds)
+        await world.turn(3)
+        one = await now(world, session)
+        return "Idle" in one.conditions and one.conditions["Idle"].status, one.stop_requested_at is not None
+
+    assert await left(601) == (False, False), "its agent does not tell of kernels"
     world.agents.quiet = {"kernels": 30.0}
-    world.time.pass_(601)
-    await world.turn(2)
-    left = await now(world, session)
-    assert left.stop_requested_at is None
-    assert "Idle" not in left.conditions or not left.conditions["Idle"].status
+    assert await left(601) == (False, False), "they did something lately"
+    there, world.agents.there = world.agents.there, set()
+    assert await left(601) == (False, False), "it cannot be asked"
+    world.agents.there, world.agents.quiet = there, {"kernels": 700.0}
+    assert await left(300) == (False, False), "it has been at work, for all that is known"
+    assert await left(181) == (True, False)
+    world.agents.quiet = {"kernels": 5.0}
+    assert await left(120) == (False, False), "they are at work again"
     world.agents.quiet = {"kernels": 700.0}
-    world.time.pass_(571)
-    await world.turn(4)
+    assert await left(480) == (True, False)
+    await left(120)
+    await world.turn(2)
     ended = await now(world, session)
     assert (ended.phase, ended.reason) == (Phase.STOPPED, "idle")

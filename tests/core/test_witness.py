@@ -1,14 +1,18 @@
 """What was refused is told, and floods nothing."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from sqlalchemy import Connection
 
 from gateway.core.witness import STRANGERS, Tally, Witness
 from gateway.model.audit import AuditLine, AuditQuery
 from gateway.model.principal import Principal
 from gateway.store import audit
 from gateway.store.database import Database
+from tests.waiting import until_so
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,7 +56,29 @@ async def test_what_is_told_is_written_at_once_and_the_rest_at_the_end(database:
     assert [row.details.get("count") for row in rows] == [9, None]
 
 
+async def test_a_row_that_is_being_written_at_the_end_is_written_once(database: Database) -> None:
+    writing, behind, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(_: Connection, begun: threading.Event) -> None:
+        begun.set()
+        assert go_on.wait(120)
+        go_on.clear()
+
+    witness = Witness(database, lambda: NOW)
+    first = asyncio.create_task(database.write(slow, writing))
+    await until_so(writing.is_set)
+    second = asyncio.create_task(database.write(slow, behind))
+    await asyncio.sleep(0)
+    run = asyncio.create_task(witness.run())
+    witness.tell(line())
+    await until_so(lambda: database._queue.qsize() == 2)
+    go_on.set()
+    await until_so(behind.is_set)  # the row is in its group: what is asked now cannot take it back
+    run.cancel()
+    go_on.set()
+    await asyncio.wait({run, first, second})
+    assert (await database.read(audit.head)).id == 1
+
+
 async def until_rows(database: Database, count: int) -> None:
-    async with asyncio.timeout(20):
-        while (await database.read(audit.head)).id < count:  # noqa: ASYNC110 - the database tells nobody
-            await asyncio.sleep(0.02)
+    await until_so(lambda: database.read(audit.head), lambda head: head.id >= count, what=f"{count} rows")

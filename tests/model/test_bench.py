@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.bench import INTERRUPTED, SHARES, Load, Sample, parse_slo
+from gateway.model.bench import INTERRUPTED, SHARES, Environment, Load, Sample, parse_slo
 from gateway.model.bench_figures import TICK, figures, in_flight, is_good, series, spread
 from gateway.model.histogram import Histogram, percentile
 
@@ -138,3 +138,20 @@ def test_a_load_has_a_name() -> None:
     assert Load(kind="closed", concurrency=4).label == "4 at once"
     assert Load(kind="open", rate=2.5).label == "2.5/s"
     assert Load(kind="open", rate=2.5, burstiness=0.5).label == "2.5/s, burstiness 0.5"
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        (
+            {"nodes": 2, "cpus": None, "memory": 2048, "time": 90},
+            {"nodes": "2", "memory": "2048 MiB", "time": "90 min"},
+        ),
+        ({"memory": 0, "gpus": {"count": 0, "share": "none"}}, {"memory": "all of a node"}),
+        ({"gpus": {"count": 2, "type": "a100", "share": "none"}}, {"gpus": "gpu:a100:2"}),
+    ],
+)
+def test_resources_are_said_with_their_units(resources: dict[str, Any], said: dict[str, str]) -> None:
+    words = dict.fromkeys(Environment.model_fields, "")
+    around = Environment.model_validate({**words, "parameters": {}, "resources": resources})
+    assert around.resources_said == said

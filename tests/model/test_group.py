@@ -139,6 +139,14 @@ def test_a_job_that_is_to_be_preempted_gets_a_successor_at_once_and_one_with_a_s
     assert steer(usual, [], Sight(), NOW) == []
 
 
+def test_that_a_successor_was_booked_long_before_its_time_is_no_reason_to_renew_it_earlier() -> None:
+    one = session(plan(), age=600)
+    assert one.job.submitted_at is not None
+    early = one.job.submitted_at - timedelta(minutes=40)
+    booked = one.job.model_copy(update={"submitted_at": early, "begin_at": one.job.submitted_at})
+    assert group.renew_at(one.model_copy(update={"job": booked})) == group.renew_at(one)
+
+
 def test_a_successor_is_in_the_queue_before_its_time_and_begins_in_time() -> None:
     one = session(plan(), age=2700)
     begin = group.renew_at(one)

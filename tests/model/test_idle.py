@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gateway.model.announcement import Endpoint
-from gateway.model.idle import noticed, quiet, rule_for
+from gateway.model.idle import noticed, quiet, rule_for, to_ask
 from gateway.model.job import Job, JobState, job_name
 from gateway.model.jobspec import HttpProbe
 from gateway.model.load import Load
@@ -85,14 +85,55 @@ def test_what_is_used_is_not_idle(said: dict[str, int]) -> None:
     assert quiet(session(RULES[2]).model_copy(update={"phase": Phase.STARTING}), load()) is None
 
 
+def told(one: Session, now: datetime, still_at: datetime | None = None, load: Load | None = None) -> Session:
+    return noticed(one, quiet(one, load), now, still_at=still_at)
+
+
+def asked(one: Session, now: datetime, still_at: datetime | None = None) -> str | None:
+    """What its agents are asked for."""
+    found = quiet(one, None)
+    assert found is not None
+    return to_ask(one, found, now, still_at)
+
+
 def test_the_warning_comes_and_goes() -> None:
-    one = session(RULES[2])
-    assert "Idle" not in noticed(one, None, NOW - timedelta(minutes=6)).conditions
-    told = noticed(one, None, NOW - timedelta(minutes=4))
-    assert told.conditions["Idle"].status
-    assert "2026-01-01 12:00 UTC" in told.conditions["Idle"].message
-    used = noticed(told, load(last_request_at=NOW - timedelta(minutes=4)), NOW - timedelta(minutes=3))
+    one, now = session(RULES[2]), NOW - timedelta(minutes=5)
+    early = NOW - timedelta(minutes=6)
+    assert "Idle" not in told(one, early, early).conditions
+    warned = told(one, now, now)
+    assert warned.conditions["Idle"].status
+    assert "2026-01-01 12:00 UTC" in warned.conditions["Idle"].message
+    used = told(warned, NOW - timedelta(minutes=3), now, load(last_request_at=now))
     assert not used.conditions["Idle"].status
+
+
+def test_nobody_is_warned_before_the_agents_have_said_that_it_is_still() -> None:
+    one, now = session(RULES[2]), NOW - timedelta(minutes=5)
+    assert asked(one, NOW - timedelta(minutes=6)) is None
+    assert asked(one, now) == "still"
+    assert asked(one, now, now - timedelta(hours=1)) == "still", "that was of another time"
+    assert asked(one, now, now) is None
+    assert "Idle" not in told(one, now).conditions
+    warned = told(one, now, now)
+    assert asked(warned, now) is None
+    assert asked(warned, NOW) == "idle"
+
+
+def test_whoever_is_warned_late_has_as_long_all_the_same() -> None:
+    """The server was away: it tells first, and stops when there was time to keep it."""
+    late = NOW + timedelta(hours=3)
+    one = session(RULES[2])
+    assert asked(one, late) == "still"
+    warned = told(one, late, late)
+    assert "15:05 UTC" in warned.conditions["Idle"].message
+    assert asked(warned, late + timedelta(minutes=4)) is None
+    assert asked(warned, late + timedelta(minutes=5)) == "idle"
+
+
+def test_a_warning_comes_no_sooner_than_after_half_the_time() -> None:
+    found = quiet(session(IdleRule(after=600, warn=3600)), None)
+    assert found is not None
+    assert found.stop_at - found.tell_at == timedelta(minutes=5)
 
 
 def test_a_limit_is_told_of_where_no_job_follows() -> None:

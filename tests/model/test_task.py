@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.task import LineFault, Seen, Task, TaskPhase, cancel, step, view_of
+from gateway.model.task import LineFault, Seen, Task, TaskPhase, cancel, step, unasked, view_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FAULT = LineFault(code="invalid_json_line", message="it is not JSON", line=3)
@@ -62,7 +62,12 @@ def test_each_end_says_why() -> None:
         "it was not done within 24h",
     )
     assert step(late, Seen(assembled=("o", "e")), NOW).phase is TaskPhase.EXPIRED
+    assert unasked(late)[0] == "batch_expired"
+    never = step(a_task(), Seen(), NOW + timedelta(hours=1))
+    assert (never.outcome, never.message) == (TaskPhase.EXPIRED, "it was not done within 24h")
+    assert unasked(cancel(begun, NOW))[0] == "batch_cancelled"
     refused = step(begun, Seen(refused="session demo has ended"), NOW)
+    assert unasked(refused) == ("batch_failed", "the batch ended before this line was answered: session demo has ended")
     assert step(refused, Seen(assembled=(None, None)), NOW).faults[0].message == "session demo has ended"
     bad = step(a_task(), Seen(faults=(FAULT, FAULT)), NOW)
     assert (bad.phase, bad.message) == (TaskPhase.FAILED, "line 3: it is not JSON (and 1 more)")

@@ -22,7 +22,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def api(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         running(app(site.gateway)) as url,
-        httpx.AsyncClient(base_url=f"{url}/api/v1", headers=site.auth, timeout=20) as client,
+        httpx.AsyncClient(base_url=f"{url}/api/v1", headers=site.auth, timeout=60) as client,
     ):
         yield client
 

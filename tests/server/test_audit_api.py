@@ -23,7 +23,7 @@ async def rows(town: Town, **query: Any) -> list[AuditRow]:
 
 async def until_told(town: Town, **query: Any) -> AuditRow:
     """The row of a refusal, which is written beside the answer."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await rows(town, **query)):  # noqa: ASYNC110 - the database tells nobody
             await asyncio.sleep(0.02)
     return found[0]

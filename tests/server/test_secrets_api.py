@@ -49,7 +49,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
         (site.recipes / "named.yaml").write_text(RECIPE)
         web = Web([part(site.gateway)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
         share = {"cluster": "c", "account": "research", "qos": ["normal"], "partitions": ["cpu", "gpu"]}
         await a_project(site, "alpha", shares=[share])
         await a_project(site, "beta", shares=[share])

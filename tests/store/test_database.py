@@ -9,8 +9,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.store.database import Database, downgrade, migrate
+from gateway.store.database import Database, migrate
 from gateway.store.people import users
+from gateway.store.revisions import downgrade
 
 
 def run(connection: Connection, statement: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +12,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, select, text
 
 from gateway.model.principal import Principal
-from gateway.store import database as module
 from gateway.store import events, sessions
-from gateway.store.database import Database, downgrade, migrate
+from gateway.store.database import Database, migrate, newest
+from gateway.store.revisions import FOLDER, downgrade
 from gateway.store.schema import metadata
 from gateway.store.sessions import SessionQuery
 
-FOLDER = Path(module.__file__).parent / "migrations"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADMIN = Principal(name="root", admin=True)
 IDS = [f"01JD{number:022d}" for number in range(3)]
@@ -38,6 +36,10 @@ def revisions() -> list[str]:
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+
+
+def test_the_newest_is_known_without_alembic() -> None:
+    assert newest() == revisions()[-1]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.postgresql import Server
 
 @pytest.fixture
 def database(postgresql: Server) -> Iterator[Database]:
-    opened = Database(postgresql.fresh())
+    opened = Database(postgresql.fresh(), patience=120.0)  # a server may take as long to start on a slow machine
     opened.open()
     with opened.writing.begin() as connection:
         connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
@@ -126,7 +126,7 @@ async def test_what_one_process_tells_is_seen_in_order_by_all(database: Database
         while len(seen) < 200:
             seen.extend(await database.read(news))
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await asyncio.gather(follow(), *(tell(writer) for writer in (database, other) for _ in range(2)))
     assert seen == list(range(1, 201))
     other.close()

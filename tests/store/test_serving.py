@@ -77,6 +77,22 @@ async def test_a_job_of_a_session_is_shown_to_nobody_as_a_session(database: Data
     assert told[-1].data["attempt"] == 2
 
 
+async def test_everybody_who_keeps_routes_hears_of_a_job_that_drains(database: Database, build: Build) -> None:
+    first = build(1)
+    second = ready(member(first, build, 2), 2)
+    for one in (first, second):
+        await database.write(sessions.add, one)
+    before = await database.read(events.newest)
+    await database.write(sessions.save, second, second.model_copy(update={"drain_at": NOW}), NOW)
+    (told,) = await database.read(events.after, ANN, before)
+    assert (told.type, told.session_id, told.data["attempt"], told.data["draining"]) == (
+        "session.job",
+        first.id,
+        2,
+        True,
+    )
+
+
 async def test_jobs_are_forgotten_with_their_session(database: Database, build: Build) -> None:
     first = build(1, phase=Phase.STOPPED)
     second = member(first, build, 2).model_copy(update={"phase": Phase.STOPPED})

@@ -84,19 +84,22 @@ async def test_of_a_group_that_fills_the_disk_nobody_is_told_that_it_was_kept(sm
 
 
 async def test_a_lock_that_another_process_holds_is_waited_for_and_then_told(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}?timeout=0.05", patience=0.3)
+    address = f"sqlite:///{tmp_path / 'sluice.db'}?timeout=0.05"
+    database, hasty = Database(address), Database(address, patience=0.3)
     database.open()
+    hasty.open()
     await database.write(lambda c: c.exec_driver_sql("CREATE TABLE t (n INTEGER PRIMARY KEY, data BLOB)") and None)
     other = sqlite3.connect(tmp_path / "sluice.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(DatabaseUnavailable, match="locked"):
-        await database.write(put, 1, 1)
+        await hasty.write(put, 1, 1)
     assert await kept(database) == []
     waiting = asyncio.create_task(database.write(put, 2, 1))
     await kept(database)
     other.execute("ROLLBACK")
     assert await waiting == 2
     other.close()
+    hasty.close()
     database.close()
 
 

@@ -49,7 +49,7 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
         site = await stack.enter_async_context(a_site(tmp_path))
         web = Web([audit.part(site.gateway)], open_callers(site.gateway))
         url = await stack.enter_async_context(running(web))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
         await a_project(site, "physics")
         people = {
             "ann": await a_person(site, "ann", {"physics": "member"}),

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from gateway.errors import SchedulerUnavailable, SettingsInvalid, SluiceError, Unauthenticated, tree
+from gateway.model.health import Pulse
 from gateway.model.principal import Opened, Origin, Principal
 from gateway.settings import ServeSettings
 from gateway.web import streams
@@ -266,7 +267,7 @@ async def test_an_error_in_a_stream_is_its_last_event(web: Running) -> None:
 async def test_streams_end_cleanly_when_the_service_stops() -> None:
     order: list[str] = []
     frame = Web([part(order)], OneToken())
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         async with running(frame) as url:
             request = client.build_request("GET", f"{url}/things/ticks", headers=AUTH)
             response = await client.send(request, stream=True)
@@ -287,6 +288,25 @@ async def test_a_service_that_cannot_start_says_so() -> None:
     with pytest.raises(SettingsInvalid, match="did not start"):
         async with running(frame):
             pass
+
+
+@pytest.mark.parametrize(
+    ("pulse", "status"),
+    [(Pulse(well=True, says="a little late"), 200), (Pulse(well=False, says="ok, but not at all"), 503)],
+)
+async def test_readiness_concludes_nothing_from_words(pulse: Pulse, status: int) -> None:
+    async def check() -> Mapping[str, Pulse]:
+        return {"thing": pulse}
+
+    frame = Web([Part(name="x", prefixes=("/x",), app=api(title="x", prefix="/x"), check=check)], OneToken())
+    async with running(frame) as url, httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client:
+        answer = await client.get("/health/ready")
+    word = "ok" if pulse.well else "degraded"
+    assert (answer.status_code, answer.json()["status"], answer.json()["checks"]) == (
+        status,
+        word,
+        {"thing": pulse.says},
+    )
 
 
 def test_a_port_that_is_taken_is_told_at_once() -> None:
@@ -310,7 +330,7 @@ def test_a_line_does_not_say_what_it_calls_secret() -> None:
 async def test_who_asks_too_often_is_told_when_to_come_again() -> None:
     async with (
         running(Web([part()], OneToken(), ServeSettings(requests_per_minute=3))) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answers = [await client.get("/things/me") for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

@@ -13,14 +13,15 @@ from starlette.responses import StreamingResponse
 
 from gateway.core.bell import Bell
 from gateway.errors import Unauthenticated
+from gateway.model.connection_limits import ConnectionLimits
 from gateway.model.principal import Opened, Origin, Principal
 from gateway.settings import ServeSettings
-from gateway.web import limits
 from gateway.web.app import Part, Web, api
 from gateway.web.guard import GuardedProtocol
 from gateway.web.serving import Serving, listen
 
 AUTH = "Authorization: Bearer t0ken\r\n"
+LIMITS = ConnectionLimits()
 PORTAL = "https://portal.hpc.edu"
 
 
@@ -150,27 +151,27 @@ async def test_what_is_too_much_is_refused(door: Door, head: str, status: int, c
 
 async def test_who_sends_nothing_or_too_slowly_is_let_go(door: Door) -> None:
     async with door.knock("GET /thi") as caller:
-        await door.later(limits.HEAD_SECONDS + 1, lambda one: one.coming == "head")
+        await door.later(LIMITS.head_seconds + 1, lambda one: one.coming == "head")
         status, told = await caller.answer()
         assert (status, told["code"]) == (408, "too_slow")
         assert await caller.closed()
     async with door.knock(f"POST /things HTTP/1.1\r\nHost: x\r\n{AUTH}Content-Length: 99\r\n\r\nab") as caller:
-        await door.later(limits.BODY_SECONDS + 1, lambda one: one.coming == "body")
+        await door.later(LIMITS.body_seconds + 1, lambda one: one.coming == "body")
         status, told = await caller.answer()
         assert (status, told["code"]) == (408, "too_slow")
     async with door.knock() as caller:
-        await door.later(limits.IDLE_SECONDS + 1, lambda one: one.cycle is None)
+        await door.later(LIMITS.idle_seconds + 1, lambda one: one.cycle is None)
         assert await caller.closed()
     async with door.knock(f"POST /things HTTP/1.1\r\nHost: x\r\n{AUTH}Content-Length: 2\r\n\r\nab") as caller:
         assert (await caller.answer())[1]["size"] == 2
-        await door.later(limits.HEAD_SECONDS, lambda one: not one.coming)
+        await door.later(LIMITS.head_seconds, lambda one: not one.coming)
         caller.writer.write(f"POST /things HTTP/1.1\r\nHost: x\r\n{AUTH}Content-Length: 1\r\n\r\na".encode())
         assert (await caller.answer())[1]["size"] == 1
 
 
 async def test_who_takes_nothing_of_its_answer_is_let_go(door: Door) -> None:
     async with door.knock(f"GET /things/flood HTTP/1.1\r\nHost: x\r\n{AUTH}\r\n") as caller:
-        await door.later(limits.STUCK_SECONDS + 1, lambda one: one.flow.write_paused)
+        await door.later(LIMITS.stuck_seconds + 1, lambda one: one.flow.write_paused)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await caller.reader.readexactly(1 << 26)
 
@@ -180,7 +181,9 @@ async def test_who_takes_nothing_of_its_answer_is_let_go(door: Door) -> None:
     [(0, 0, 60), (59, 59, 60 + 59 / 512), (59, 1 << 20, 119), (1000, 512 * 1000, 1060), (1000, 1000, 60 + 1000 / 512)],
 )
 def test_a_body_must_not_drip(now: float, received: int, deadline: float) -> None:
-    assert limits.body_deadline(now, 0, received) == deadline
+    assert LIMITS.body_deadline(now, 0, received) == deadline
+    any_pace = ConnectionLimits(body_bytes_per_second=0)
+    assert any_pace.body_deadline(now, 0, received) == now + 60
 
 
 async def test_proxies_are_believed_where_the_site_says_so(door: Door) -> None:

@@ -97,6 +97,8 @@ async def test_a_uid_that_was_given_to_somebody_else_is_noticed(node: Node) -> N
     await users.settled()
     status, told = await node.ask(GAMES)
     assert (status, "another one than it was" in told["detail"]) == (403, True)
+    assert told["policy"] == "fixed-unix-same"
+    assert told["hint"].startswith("Allowed: ")
 
 
 async def test_a_token_counts_more_than_the_user_and_a_wrong_one_is_wrong(node: Node) -> None:

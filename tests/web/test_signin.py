@@ -31,6 +31,7 @@ from tests.ports import free_port
 from tests.services import Site, a_site
 
 CHROMIUM = "/usr/bin/chromium"
+WITHIN = 120_000.0  # ms, for what a browser does
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "s-1": {"preferred_username": "alice", "name": "Alice A.", "email": "alice@example.org", "groups": ["phys"]},
     "s-2": {"preferred_username": "alice", "name": "Another Alice", "email": "alice@example.org", "groups": []},
@@ -49,7 +50,9 @@ class Desk:
     http: httpx.AsyncClient
 
     async def context(self) -> BrowserContext:
-        return await self.browser.new_context()
+        made = await self.browser.new_context()
+        made.set_default_timeout(WITHIN)
+        return made
 
     async def sign_in(self, context: BrowserContext, subject: str, to: str = "/api/v1/me") -> Page:
         """Through the provider's own pages, as a person does; where the browser is then."""
@@ -57,8 +60,8 @@ class Desk:
         await page.goto(f"{self.url}/auth/login?to={to}")
         await page.fill("input[name=login]", subject)
         await page.fill("input[name=password]", "any")
-        await page.click("button[type=submit]")
-        await page.click("button[type=submit]")
+        await page.get_by_role("button", name="Sign-in").click()
+        await page.get_by_role("button", name="Continue").click()
         await page.wait_for_url(f"{self.url}/**")
         return page
 
@@ -88,10 +91,10 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         parts = [start.part(signs_in=True), part(site.gateway), signin.part(site.gateway), audit.part(site.gateway)]
         web = Web(parts, open_callers(site.gateway))
         await stack.enter_async_context(running(web, port=port))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
         playwright = await stack.enter_async_context(async_playwright())
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=WITHIN)
         stack.push_async_callback(browser.close)
         yield Desk(site, url, provider, browser, http)
 
@@ -276,7 +279,7 @@ async def test_while_the_provider_is_away_sign_in_says_so_and_cookies_go_on(desk
     await page.goto(f"{desk.url}/api/v1/me")
     assert (await me(page))["name"] == "alice"
     fresh = Web([part(desk.site.gateway), signin.part(desk.site.gateway)], open_callers(desk.site.gateway))
-    async with running(fresh) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running(fresh) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
         token = desk.provider.token("s-1")
         auth = {"Authorization": f"Bearer {token}"}
         assert (await http.get("/api/v1/me", headers=auth)).status_code == 200, "its keys were kept"

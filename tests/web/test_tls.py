@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,7 +66,7 @@ async def test_every_port_speaks_tls_and_tells_browsers_to_stay_with_it(
             assert (await sluice.me()).name == "admin"
         async with httpx.AsyncClient(base_url=url.replace("https:", "http:")) as http:
             with pytest.raises(httpx.TransportError):
-                await http.get("/health/live", timeout=20)
+                await http.get("/health/live", timeout=60)
         assert "no peer certificate available" in await spoken(url, "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0")
         assert "Protocol  : TLSv1.2" in await spoken(url, "-tls1_2")
 
@@ -133,7 +133,8 @@ class Serials:
 
     async def of(self, port: int) -> str:
         line = await self.open(port)
-        await line.close()
+        with suppress(OSError):  # how the port takes it that nothing is asked is not what is looked at
+            await line.close()
         return line.serial
 
 

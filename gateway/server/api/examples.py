@@ -44,6 +44,7 @@ SESSION: dict[str, Any] = {
     "updated_at": "2026-01-05T10:00:09Z",
     "ready_at": "2026-01-05T10:00:09Z",
     "ended_at": None,
+    "keep_until": None,
     "job": {
         "attempt": 1,
         "name": "sluice-01j9z3v8k4t6q2m5n7p0r1s2t3-1",

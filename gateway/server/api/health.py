@@ -10,7 +10,9 @@ from gateway.core import admission
 from gateway.core.context import Gateway
 from gateway.core.leases import Standing
 from gateway.errors import DatabaseUnavailable
+from gateway.model import health
 from gateway.model.api import HealthView
+from gateway.model.health import WELL, Pulse, ill
 from gateway.server.api import examples
 from gateway.store import clusters
 from gateway.store.database import ping
@@ -52,22 +54,26 @@ async def ready(gateway: Gw, caller: Caller, request: Request, response: Respons
     del caller
     reconciler: Reconciler = request.app.state.reconciler
     database = await check_database(gateway)
-    if database != "ok":
+    pulses = {"database": database}
+    if not database.well:
         response.status_code = 503
-        return HealthView(status="degraded", version=product_version(), checks={"database": database})
-    checks, fresh = {"database": "ok"}, True
+        return health.view(pulses, product_version())
     seen = {cluster.name: cluster.polled_at for cluster in await gateway.db.read(clusters.every)}
     ages: Ages = reconciler.age()
     for standing in await reconciler.leases.standings():
         name, polled_at = standing.cluster, seen.get(standing.cluster)
         age = (gateway.clock() - polled_at).total_seconds() if polled_at else None
         age = ages.get(name, age)
-        fresh &= age is not None and age < OLD_POLL
-        checks[f"cluster {name}"] = "has not answered yet" if age is None else f"answered {age:.1f} s ago"
-        checks[f"lease {name}"] = _held(standing)
-    checks["policies"] = admission.health(gateway)
-    fresh &= checks["policies"] == "ok"
-    return HealthView(status="ok" if fresh else "degraded", version=product_version(), checks=checks)
+        pulses[f"cluster {name}"] = _polled(age)
+        pulses[f"lease {name}"] = Pulse(well=True, says=_held(standing))
+    pulses["policies"] = admission.health(gateway)
+    return health.view(pulses, product_version())
+
+
+def _polled(age: float | None) -> Pulse:
+    if age is None:
+        return ill("has not answered yet")
+    return Pulse(well=age < OLD_POLL, says=f"answered {age:.1f} s ago")
 
 
 def _held(standing: Standing) -> str:
@@ -77,13 +83,13 @@ def _held(standing: Standing) -> str:
     return f"{standing.holder}{here}: term {standing.term}, renewed {max(0.0, standing.age):.1f} s ago"
 
 
-async def check_database(gateway: Gateway) -> str:
-    """`ok`, or what is wrong."""
+async def check_database(gateway: Gateway) -> Pulse:
+    """Whether it answers."""
     try:
         async with asyncio.timeout(TIMEOUT):
             await gateway.db.read(ping)
     except TimeoutError:
-        return f"no answer within {TIMEOUT:g} s"
+        return ill(f"no answer within {TIMEOUT:g} s")
     except DatabaseUnavailable as error:
-        return error.message
-    return "ok"
+        return ill(error.message)
+    return WELL

@@ -114,6 +114,7 @@ async def delete(gateway: Gw, caller: Caller, id: Id) -> None:  # noqa: A002 - i
     await tasks.delete(gateway, caller, id)
 
 
+@router.head("/{id}/results", include_in_schema=False)
 @router.get(
     "/{id}/results",
     operation_id="getTaskResults",
