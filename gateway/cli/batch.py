@@ -1,12 +1,13 @@
 """`sluice batch`: ask a session many things, and get the answers in order."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli import complete, output
+from gateway.cli import begun, complete, output
 from gateway.cli.errors import FAILED, INTERRUPTED, OK, TIMED_OUT
 from gateway.cli.options import timeout_option
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "bright_black", "expired": "red"}
+_LOST = {"failed", "cancelled", "expired"}
+_GOES_ON = "Batch {} was begun by an earlier run of this command, and is gone on with (--again: a new one)."
 _task = click.argument("task", shell_complete=complete.tasks)
 _output = click.option(
     "--output",
@@ -47,6 +50,7 @@ def batch() -> None:
 @click.option("--window", metavar="TIME", help="Within what time, such as 90m, 24h or 7d; unset: 7d.")
 @click.option("--detach", is_flag=True, help="Do not wait; print the id of the task.")
 @click.option("--idempotency-key", metavar="TEXT", help="The same key and file give the same task, once.")
+@click.option("--again", is_flag=True, help="A new batch, also if an earlier run of this command did not see its end.")
 @timeout_option
 @output.json_option
 def run(
@@ -59,6 +63,7 @@ def run(
     window: str | None,
     detach: bool,
     idempotency_key: str | None,
+    again: bool,
     timeout: float | None,
     as_json: bool,
 ) -> None:
@@ -68,26 +73,39 @@ def run(
     sluice batch run prompts.jsonl --session demo -o results.jsonl
     sluice batch run prompts.jsonl --session demo --detach
 
-    Ctrl-C leaves the batch running. Exit code 0 when all is done, also where lines have errors for results; 1 if the
-    batch failed, was cancelled or expired.
+    Ctrl-C leaves the batch running. The same command, given again before its results were handed over, goes on with the
+    batch that it began, whether it was interrupted or killed. Exit code 0 when all is done, also where lines have
+    errors for results; 1 if the batch failed, was cancelled or expired.
     """
     from gateway.cli.client import connect
 
     with connect(timeout=300.0) as sluice:
-        view = sluice.tasks.create(
+        create = partial(
+            sluice.tasks.create,
             session,
             prompts,
             endpoint=endpoint,
             concurrency=concurrency,
             window=window,
             name=prompts.name,
-            idempotency_key=idempotency_key,
         )
+        if idempotency_key is not None:
+            view, goes_on = create(idempotency_key=idempotency_key), False
+        else:
+            found = begun.begin(prompts, (sluice.url, session, endpoint, concurrency, window))
+            found = found.anew() if again else found
+            view = create(idempotency_key=found.key)
+            goes_on = view.id == found.task
+            if goes_on and view.phase.value in _LOST:
+                found, goes_on = found.anew(), False
+                view = create(idempotency_key=found.key)
+            found.known_as(view.id)
         if detach:
             output.emit(view) if as_json else click.echo(view.id)
+            begun.forget(view.id)
             return
         if not as_json:
-            output.note(f"Batch {view.id} was accepted: {view.total} lines.")
+            output.note(_GOES_ON.format(view.id) if goes_on else f"Batch {view.id} was accepted: {view.total} lines.")
         _finish(sluice, view, target, timeout, as_json=as_json)
 
 
@@ -157,6 +175,7 @@ def results(*, task: str, target: Path | None) -> None:
 
     with connect() as sluice:
         _write(sluice, task, target)
+    begun.forget(task)
 
 
 @batch.command()
@@ -168,6 +187,7 @@ def cancel(*, task: str, as_json: bool) -> None:
 
     with connect() as sluice:
         view = sluice.tasks.cancel(task)
+    begun.forget(task)
     output.emit(view) if as_json else click.echo(f"Batch {view.id} is {_phase(view)}.")
 
 
@@ -180,6 +200,7 @@ def delete(*, tasks: tuple[str, ...]) -> None:
     with connect() as sluice:
         for task in tasks:
             sluice.tasks.delete(task)
+            begun.forget(task)
             click.echo(f"Batch {task} is forgotten.")
 
 
@@ -208,6 +229,7 @@ def _finish(
     except TimedOut as error:
         output.note(f"{error.message}. Wait again: sluice batch wait {view.id}")
         raise click.exceptions.Exit(TIMED_OUT) from None
+    begun.forget(view.id)
     if as_json:
         output.emit(view)
     else:
@@ -231,6 +253,8 @@ def _write(sluice: "Sluice", task: str, target: Path | None) -> None:
 
 
 def _counts(view: "TaskView") -> str:
+    if view.phase.value in _LOST and view.total is not None:
+        return f"{view.completed} of {view.total} answered"
     done = view.completed + view.failed
     wrong = f", {view.failed} failed" if view.failed else ""
     return f"{done} of {view.total}{wrong}" if view.total is not None else f"{done}{wrong}"

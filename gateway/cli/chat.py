@@ -1,18 +1,22 @@
 """`sluice chat`: talk to a model that a session serves, through the gateway's /v1."""
 
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli import complete, output
-from gateway.errors import Conflict, NotFound, NotReady
+from gateway.errors import Conflict, NotFound, NotReady, SluiceError
 
 if TYPE_CHECKING:
     from gateway.sdk import Session, Sluice
 
+#: Seconds; who is answered sooner is told nothing.
+_LOOK_AGAIN = 1.0
 _BYE = {"/quit", "/exit", "/bye"}
 _HELP = "/clear forgets the conversation, /quit (or Ctrl-D) ends it."
 
@@ -70,19 +74,43 @@ class _Talk:
         """The pieces of the answer, printed as they come if `show`. A question without an answer is not kept."""
         messages = [*self._messages, {"role": "user", "content": question}]
         pieces: list[str] = []
-        for piece in self._sluice.chat(messages, model=self._model, **self._options):
-            pieces.append(piece)
-            if show:
-                click.echo(piece, nl=False)
+        with _progress(self._sluice, self._model) as begun:
+            for piece in self._sluice.chat(messages, model=self._model, **self._options):
+                begun()
+                pieces.append(piece)
+                if show:
+                    click.echo(piece, nl=False)
         if show:
             click.echo()
         self._messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
         return pieces
 
 
-def _converse(talk: _Talk, name: str) -> None:
-    from gateway.errors import SluiceError
+@contextmanager
+def _progress(sluice: "Sluice", model: str) -> Iterator[Callable[[], None]]:
+    """Say how a session that sleeps comes up, until it is told that the answer has begun."""
+    begun = threading.Event()
 
+    def tell() -> None:
+        said = ""
+        while not begun.wait(_LOOK_AGAIN):
+            with suppress(SluiceError):
+                session = sluice.sessions.get(model)
+                if session.phase == "ready":
+                    return
+                if (words := session.view.reason if session.view.reason == "asleep" else session.phase) != said:
+                    said = words
+                    output.note(f"Session {session.name} is {words}: the question starts it, and waits.")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield begun.set
+    finally:
+        begun.set()
+
+
+def _converse(talk: _Talk, name: str) -> None:
     _editing()
     output.note(f"Talking to {name}. {_HELP}")
     for line in _lines():
@@ -150,13 +178,18 @@ def _resolve(sluice: "Sluice", target: str | None, message: str | None) -> tuple
 def _named(serving: Iterable["Session"], target: str) -> tuple[str, str] | None:
     for session in serving:
         if target in (session.id, session.name):
-            if session.phase != "ready":
+            if session.phase != "ready" and not _wakes(session):
                 raise NotReady(
                     f"session {session.name} is not ready: it is {session.phase}",
                     hint=f"Wait for it: sluice wait {session.name}",
                 )
             return session.id, session.name
     return (target, target) if any(target == session.model for session in serving) else None
+
+
+def _wakes(session: "Session") -> bool:
+    """Whether a request starts it."""
+    return session.view.replicas is not None and session.view.replicas.min == 0
 
 
 def _is_message(text: str) -> bool:

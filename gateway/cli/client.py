@@ -69,4 +69,4 @@ def connect(*, timeout: float = 30.0, attempts: int = 3) -> "Sluice":
     from gateway.sdk import Sluice
 
     url, token = where()
-    return Sluice(url, token, timeout=timeout, attempts=attempts, ca=trusted())
+    return Sluice(url, token, timeout=timeout, attempts=attempts, ca=trusted(), origin="cli")

@@ -52,6 +52,47 @@ def clusters(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return _offer("/clusters", incomplete, lambda item: str(item["backend"]))
 
 
+def secrets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of secrets: of the project that is named, else of all that may be used."""
+    del param
+    return _kept("/secrets", ctx, incomplete, "secret")
+
+
+def volumes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of volumes, in the same way."""
+    del param
+    return _kept("/volumes", ctx, incomplete, "volume")
+
+
+def people(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of users that one may know of."""
+    del ctx, param
+    return _offer("/users", incomplete, lambda item: str(item["kind"]))
+
+
+def projects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of projects that one may know of."""
+    del ctx, param
+    return _offer("/projects", incomplete, lambda item: str(item["title"]))
+
+
+def ruled(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What an action of policies is done with: projects, tokens, else users."""
+    action = str(ctx.params.get("action") or "")
+    if action.startswith(("project.", "member.")):
+        return projects(ctx, param, incomplete)
+    if action == "token.revoke":
+        return _offer("/tokens", incomplete, lambda item: f"of {item['user']}")
+    return people(ctx, param, incomplete)
+
+
+def _kept(path: str, ctx: click.Context, incomplete: str, what: str) -> list[CompletionItem]:
+    project = ctx.params.get("project")
+    items = [item for item in _items(path) if project is None or item["project"] == project]
+    found = {str(item["name"]): f"{what} of {item['project'] or 'your own'}" for item in items}
+    return [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]
+
+
 def _offer(path: str, incomplete: str, describe: Callable[[Any], str]) -> list[CompletionItem]:
     found = {str(item["name"]): describe(item) for item in _items(path)}
     return [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]

@@ -73,7 +73,7 @@ def _stop_sessions(running: "Daemon", token: "Path", steps: Steps, *, everything
     from gateway.sdk import Sluice
 
     try:
-        with Sluice(running.url, token.read_text().strip(), attempts=2, ca=trusted()) as sluice:
+        with Sluice(running.url, token.read_text().strip(), attempts=2, ca=trusted(), origin="cli") as sluice:
             live = list(sluice.sessions.list(ended=False))
             chosen = [session for session in live if everything or session.name == DEMO_SESSION]
             if chosen:

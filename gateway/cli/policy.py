@@ -8,7 +8,7 @@ import click
 from gateway.cli import answers, complete, output
 
 if TYPE_CHECKING:
-    from gateway.model.policy import Decision
+    from gateway.model.policy import Decision, PolicyView
 
 #: As gateway.model.policy has them, which the command line does not load to show its help.
 ACTIONS = (
@@ -39,10 +39,14 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         output.emit(page)
         return
-    rows = [(view.id, view.effect, view.allows, f"{Path(view.file).name}:{view.line}") for view in page.items]
+    rows = [(view.id, view.effect, view.allows, _where(view)) for view in page.items]
     output.table(("policy", "effect", "allows", "from"), rows)
     for problem in page.problems:
         output.note(f"Broken, so the set before stays in force: {_line(problem.model_dump())}")
+
+
+def _where(view: "PolicyView") -> str:
+    return "the gateway" if view.effect == "fixed" else f"{Path(view.file).name}:{view.line}"
 
 
 @policy.command()
@@ -72,7 +76,11 @@ def show(*, name: str, as_json: bool) -> None:
         output.emit(found)
         return
     for view in found:
-        click.echo(f"// {view.file}:{view.line}\n{view.text}\n")
+        if view.effect == "fixed":
+            more = f" ({view.text})" if view.text else ""
+            click.echo(f"// A rule of the gateway's own, which no policy changes: {view.allows}{more}\n")
+        else:
+            click.echo(f"// {view.file}:{view.line}\n{view.text}\n")
 
 
 @policy.command()
@@ -100,26 +108,57 @@ def validate(*, files: tuple[Path, ...], as_json: bool) -> None:
 
 
 @policy.command()
-@click.option("--as", "user", metavar="USER", help="As whom; unset: you. Operators ask as anybody.")
+@click.option(
+    "--as",
+    "user",
+    metavar="USER",
+    shell_complete=complete.people,
+    help="As whom; unset: you. Operators ask as anybody.",
+)
 @click.option(
     "--action",
     type=click.Choice(ACTIONS),
     metavar="ACTION",
     help="What would be done. Unset: create, with --session: read.",
 )
-@click.option("--session", metavar="REF", help="With which session.")
+@click.option("--session", metavar="REF", help="With which session.", shell_complete=complete.any_sessions)
 @click.option("--recipe", metavar="NAME", help="Recipe that would be started.", shell_complete=complete.recipes)
 @answers.parameter_option
 @answers.resource_options
 @click.option("--cluster", metavar="NAME", help="Cluster that it would run on.", shell_complete=complete.clusters)
-@click.option("--project", metavar="NAME", help="Project that it would belong to, or belongs to.")
-@click.option("--secret", metavar="NAME", help="With which secret: of the --project, or one's own.")
-@click.option("--volume", metavar="NAME", help="With which volume: of the --project, or one's own.")
+@click.option(
+    "--project",
+    metavar="NAME",
+    help="Project that it would belong to, or belongs to.",
+    shell_complete=complete.projects,
+)
+@click.option(
+    "--secret",
+    metavar="NAME",
+    help="With which secret: of the --project, or one's own.",
+    shell_complete=complete.secrets,
+)
+@click.option(
+    "--volume",
+    metavar="NAME",
+    help="With which volume: of the --project, or one's own.",
+    shell_complete=complete.volumes,
+)
 @click.option("--class", "volume_class", metavar="CLASS", help="Class of a volume that is not there yet.")
 @click.option("--path", metavar="PATH", help="Where it would lie below the root of its class.")
-@click.option("--on", metavar="NAME", help="With which user, project or token; for token.create: for whom.")
+@click.option(
+    "--on",
+    metavar="NAME",
+    help="With which user, project or token; for token.create: for whom.",
+    shell_complete=complete.ruled,
+)
 @click.option("--change", "changes", multiple=True, metavar="WORD", help="What would be said: unix, admin, shares, …")
-@click.option("--member", metavar="USER", help="Who would be taken into the project, or let out.")
+@click.option(
+    "--member",
+    metavar="USER",
+    help="Who would be taken into the project, or let out.",
+    shell_complete=complete.people,
+)
 @click.option("--role", type=click.Choice(ROLES), help="As what.")
 @click.option("--days", type=float, metavar="N", help="How long the token would be good.")
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="What it would be good for.")

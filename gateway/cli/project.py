@@ -1,6 +1,6 @@
 """`sluice project`: who works together, and under which Slurm account."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -95,6 +95,7 @@ def create(
 @project.command("set")
 @click.argument("name")
 @_with_shares
+@click.option("--no-labels", is_flag=True, help="Take all labels away.")
 @output.json_option
 def set_(
     *,
@@ -104,20 +105,25 @@ def set_(
     accounts: tuple[str, ...],
     qos: tuple[str, ...],
     partitions: tuple[str, ...],
+    no_labels: bool,
     as_json: bool,
 ) -> None:
-    """Change a project. What is not said stays; the account of a cluster replaces all that was said of it there."""
+    """Change a project. What is not said stays; labels, QOS or partitions that are said replace those before.
+
+    \b
+    sluice project set physics --qos hpc=normal,long --partitions hpc=
+    """
     from gateway.cli.client import connect
     from gateway.model.project import ProjectRequest
 
-    given = _read_shares(accounts, qos, partitions)
+    if labels and no_labels:
+        raise click.UsageError("--label and --no-labels exclude each other.")
     with connect() as sluice:
-        before = sluice.projects.get(name)
-        kept = [share for share in before.shares if share.cluster not in {new.cluster for new in given}]
+        shares = sluice.projects.get(name).shares if accounts or qos or partitions else ()
         values = {
             "title": title,
-            "labels": answers.labels(labels) or None,
-            "shares": (*kept, *given) if given else None,
+            "labels": answers.labels(labels) if labels or no_labels else None,
+            "shares": _read_shares(accounts, qos, partitions, shares) or None,
         }
         said = {key: value for key, value in values.items() if value is not None}
         view = sluice.projects.change(name, ProjectRequest.model_validate(said))
@@ -155,27 +161,33 @@ def archive(*, name: str, undo: bool, as_json: bool) -> None:
     _say(view, as_json=as_json)
 
 
-def _read_shares(accounts: tuple[str, ...], qos: tuple[str, ...], partitions: tuple[str, ...]) -> "tuple[Share, ...]":
+def _read_shares(
+    accounts: tuple[str, ...], qos: tuple[str, ...], partitions: tuple[str, ...], before: "Sequence[Share]" = ()
+) -> "tuple[Share, ...]":
+    """What a project has on each cluster: as before, but for what is said."""
     from gateway.model.project import Share
 
-    by_cluster, allowed, places = (answers.labels(given) for given in (accounts, qos, partitions))
-    if alone := (set(allowed) | set(places)) - set(by_cluster):
+    named, allowed, places = (answers.labels(given) for given in (accounts, qos, partitions))
+    found: dict[str, dict[str, Any]] = {share.cluster: share.model_dump() for share in before}
+    if alone := (set(allowed) | set(places)) - set(named) - set(found):
         raise Invalid(
             f"no account is named for {', '.join(sorted(alone))}", hint="--account CLUSTER=ACCOUNT goes with it."
         )
-    return tuple(
-        Share(
-            cluster=cluster,
-            account=account,
-            qos=tuple(filter(None, allowed.get(cluster, "").split(","))),
-            partitions=tuple(filter(None, places.get(cluster, "").split(","))),
-        )
-        for cluster, account in by_cluster.items()
-    )
+    for field, said in (("account", named), ("qos", allowed), ("partitions", places)):
+        for cluster, words in said.items():
+            value = words if field == "account" else tuple(filter(None, words.split(",")))
+            found.setdefault(cluster, {"cluster": cluster})[field] = value
+    return tuple(Share.model_validate(share) for share in found.values())
 
 
-def _accounts(view: "ProjectView") -> str:
-    return ", ".join(f"{share.account} on {share.cluster}" for share in view.shares)
+def _accounts(view: "ProjectView", *, bounds: bool = False) -> str:
+    return ", ".join(f"{share.account} on {share.cluster}{_bounds(share) if bounds else ''}" for share in view.shares)
+
+
+def _bounds(share: "Share") -> str:
+    named = (("QOS", share.qos), ("partitions", share.partitions))
+    said = [f"{kind} {', '.join(words)}" for kind, words in named if words]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _say(view: "ProjectView", *, as_json: bool) -> None:
@@ -187,7 +199,7 @@ def _say(view: "ProjectView", *, as_json: bool) -> None:
             ("project", view.name + (f" ({view.state})" if view.state != "active" else "")),
             ("title", view.title),
             ("labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())),
-            ("accounts", _accounts(view)),
+            ("accounts", _accounts(view, bounds=True)),
             ("you", view.role or ""),
         ]
     )

@@ -10,6 +10,9 @@ from gateway.cli.options import duration
 if TYPE_CHECKING:
     from gateway.sdk import Session
 
+#: Of an extension, in seconds.
+_SHORTEST, _LONGEST = 60, 30 * 86400
+
 
 @click.command()
 @click.argument("session", shell_complete=complete.sessions)
@@ -32,12 +35,14 @@ def scale(*, session: str, replicas: str, as_json: bool) -> None:
 )
 @output.json_option
 def extend(*, session: str, span: float, as_json: bool) -> None:
-    """Do not stop SESSION for being idle, for some time from now."""
+    """Do not stop SESSION for being idle, for some time from now. Until when is what it says, and `sluice show`."""
     from gateway.cli.client import connect
 
+    if not _SHORTEST <= span <= _LONGEST:
+        raise click.BadParameter("give a time between one minute and 30 days, for example 2h", param_hint="--for")
     with connect() as sluice:
         found = sluice.sessions.extend(session, int(span))
-    _say(found, f"is not stopped for being idle in the next {int(span) // 60} minutes", as_json=as_json)
+    _say(found, f"is not stopped for being idle before {output.local(found.view.keep_until)}", as_json=as_json)
 
 
 @click.command()

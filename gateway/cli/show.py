@@ -57,6 +57,7 @@ def _print(view: "SessionView", url: str) -> None:
             ("labels", _pairs(view.labels)),
             ("created", _moment(view.created_at)),
             ("ready", _moment(view.ready_at)),
+            ("kept", f"until {output.local(view.keep_until)}" if view.keep_until and not view.ended else None),
             ("ended", _moment(view.ended_at)),
             ("replicas", f"{view.replicas.min}..{view.replicas.max}" if view.replicas else None),
             ("stopping", "asked for" if view.stop_requested and not view.ended else None),

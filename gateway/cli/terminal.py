@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from gateway.cli import output
 from gateway.cli.inside import ERRORS, INPUT, OUTPUT, PIECE, dial, error_of, read_words, words
 from gateway.errors import Unavailable
 
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 #: Input that the program has not taken yet. More is not read here: what is typed for others stays ours.
 _AHEAD = 1 << 18
 _DETACHED = 255
+_WITH_ITS_JOB = "It ended with its job. If session {0} goes on in another, the next command runs there: sluice show {0}"
 _SIGNALS = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")
 _IMPATIENT = 3
 
 
 def run(sluice: "Sluice", session: str, argv: Sequence[str], *, tty: bool) -> int:
     """Run it there; its exit code."""
-    return asyncio.run(_Terminal(sluice, session, argv, tty=tty).run())
+    terminal = _Terminal(sluice, session, argv, tty=tty)
+    code = asyncio.run(terminal.run())
+    if terminal.with_its_job:
+        output.note(_WITH_ITS_JOB.format(session))
+    return code
 
 
 class _Terminal:
@@ -38,6 +44,7 @@ class _Terminal:
         self._waiting = 0  # bytes of input that the program has not taken
         self._left: asyncio.Event
         self._interrupts = 0
+        self.with_its_job = False  # it ended because its job did
         self._sending: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -76,6 +83,7 @@ class _Terminal:
                     continue
                 told = read_words(content)
                 if "exit" in told:
+                    self.with_its_job = bool(told.get("job_ends"))
                     return int(told["exit"])
                 if "error" in told:
                     raise error_of(told)

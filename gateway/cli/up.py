@@ -172,7 +172,9 @@ def _demo(daemon: "Daemon", settings: "Settings", steps: Steps) -> dict[str, Any
     from gateway.cli.local import DEMO_SESSION
     from gateway.sdk import Sluice
 
-    with Sluice(daemon.url, (settings.state_dir / "token").read_text().strip(), ca=trusted(settings)) as sluice:
+    with Sluice(
+        daemon.url, (settings.state_dir / "token").read_text().strip(), ca=trusted(settings), origin="cli"
+    ) as sluice:
         with steps.step(f"Session {DEMO_SESSION}") as tell:
             session = _session(sluice).wait("ready", _SESSION_SECONDS, on_change=lambda now: tell(_described(now)))
         with steps.step("A question through /v1"):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gateway import durable
 from gateway.errors import Unauthenticated
 
 EARLY = 30.0
@@ -82,19 +83,21 @@ def load(url: str) -> Stored | None:
         return None
 
 
+def put(url: str, stored: Stored | None) -> None:
+    """Keep it, or with None forget it; in turn with those who renew what they have of other gateways."""
+    with _lock(fcntl.LOCK_EX):
+        save(url, stored)
+
+
 def save(url: str, stored: Stored | None) -> None:
-    """Keep it, or with None forget it."""
+    """The same, for who has the turn: of two who read and write the file at once one would be lost."""
     path = file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = _all()
     found.pop(url.rstrip("/"), None)
     if stored is not None:
         found[url.rstrip("/")] = stored.model_dump(exclude_none=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        json.dump(found, handle, indent=1)
-    temporary.replace(path)
+    durable.replace(path, json.dumps(found, indent=1).encode())
 
 
 def _all() -> dict[str, Any]:
@@ -164,7 +167,7 @@ class Renewing(httpx.Auth):
                             self._stored.token_endpoint, data=self._stored.form(), auth=self._stored.secret
                         )
                 except httpx.TransportError:
-                    return self._away()
+                    return False
                 self._take(answer)
         return self._stored.bearer != before
 
@@ -179,13 +182,9 @@ class Renewing(httpx.Auth):
                             self._stored.token_endpoint, data=self._stored.form(), auth=self._stored.secret
                         )
                 except httpx.TransportError:
-                    return self._away()
+                    return False
                 self._take(answer)
         return self._stored.bearer != before
-
-    def _away(self) -> bool:
-        """The provider cannot be asked: the token that there is may be good for a while yet."""
-        return False
 
     def _reread(self) -> str:
         """Another process may have renewed it."""
@@ -193,6 +192,9 @@ class Renewing(httpx.Auth):
         return self._stored.bearer
 
     def _take(self, answer: httpx.Response) -> None:
+        """Keep what it gives. A provider that is away or busy gives nothing: the old token may be good for a while."""
+        if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            return
         told = _read(answer)
         if answer.is_error or "access_token" not in told:
             why = told.get("error_description") or told.get("error") or answer.status_code

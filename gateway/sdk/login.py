@@ -107,7 +107,7 @@ class Login:
             body = {"id_token": told["id_token"], "access_token": told.get("access_token")}
             self._gateway(MeView, "POST", "/auth/session", body)
         me = self._gateway(MeView, "GET", "/me", token=stored.bearer)
-        credentials.save(self.url, stored)
+        credentials.put(self.url, stored)
         return me
 
     @property
@@ -162,7 +162,7 @@ def sign_out(url: str) -> bool:
     stored = credentials.load(url)
     if stored is None:
         return False
-    credentials.save(url, None)
+    credentials.put(url, None)
     if stored.revocation_endpoint is not None and stored.refresh_token is not None:
         form = {"token": stored.refresh_token, "client_id": stored.client_id}
         with contextlib.suppress(httpx.TransportError):

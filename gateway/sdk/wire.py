@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -18,6 +18,8 @@ from gateway.model.api import SessionRequest
 from gateway.sdk import trust
 
 M = TypeVar("M", bound=BaseModel)
+Origin = Literal["cli", "kubernetes"]
+"""Through which program somebody asks, other than a client of the API."""
 
 API = "/api/v1"
 ATTEMPTS = 5

@@ -27,7 +27,9 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
-    gone = dict.fromkeys(("SLUICE_URL", "SLUICE_TOKEN", "SLUICE_CONFIG", "XDG_CONFIG_HOME", "SLUICE_DEBUG"))
+    gone = dict.fromkeys(
+        ("SLUICE_URL", "SLUICE_TOKEN", "SLUICE_CONFIG", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "SLUICE_DEBUG")
+    )
     return {**gone, "HOME": str(home), "SLUICE_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "200"}
 
 

@@ -10,7 +10,7 @@ def test_list_export_and_verify(sluice: Run, tmp_path: Path) -> None:
     sluice("token", "create", "ci")
     sluice("token", "revoke", "ci")
     rows = json.loads(sluice("audit", "list", "--since", "1h", "--json").stdout)
-    assert [row["action"] for row in rows][:2] == ["token.revoke", "token.create"]
+    assert [(row["action"], row["origin"]) for row in rows][:2] == [("token.revoke", "cli"), ("token.create", "cli")]
     assert "token.create" in sluice("audit", "list", "--action", "token.create").stdout
     number, head = sluice("audit", "head").stdout.split()
     verified = json.loads(sluice("audit", "verify", "--expect", head, "--json").stdout)

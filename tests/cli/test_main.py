@@ -14,6 +14,7 @@ import pytest
 from gateway import errors
 from gateway.cli import errors as cli_errors
 from gateway.cli.main import main
+from tests.waiting import until
 
 HERE = Path(__file__).parents[2]
 HEAVY = {"pydantic", "rich", "httpx", "sqlalchemy", "fastapi", "tenacity", "asyncio", "gateway.sdk", "gateway.settings"}
@@ -27,7 +28,7 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -146,11 +147,29 @@ def test_commands_are_completed_without_being_imported() -> None:
     assert complete("sluice recipe re") == ["render"]
 
 
+def until_completed(line: str, offered: list[str], **environment: str) -> None:
+    """Nobody waits long for a Tab: on a slow machine the gateway may be too late, and it is pressed again."""
+    until(lambda: complete(line, **environment), lambda found: found == offered, what=line)
+
+
 def test_names_are_completed_by_the_gateway(gateway: Any, sluice: Any) -> None:
     sluice("launch", "count", "--name", "mine", "--no-wait")
-    assert complete("sluice show ", **gateway.env) == ["mine"]
-    assert complete("sluice launch c", **gateway.env) == ["chat", "count"]
-    assert complete("sluice launch count --cluster ", **gateway.env) == ["c"]
+    until_completed("sluice show ", ["mine"], **gateway.env)
+    until_completed("sluice launch c", ["chat", "count"], **gateway.env)
+    until_completed("sluice launch count --cluster ", ["c"], **gateway.env)
+
+
+def test_names_of_what_policies_are_asked_about_are_completed(gateway: Any, sluice: Any) -> None:
+    sluice("volume", "add", "corpus")
+    sluice("secret", "set", "hub", input="s3cret")
+    sluice("token", "create", "nightly")
+    asks = "sluice policy check"
+    until_completed(f"{asks} --volume ", ["corpus"], **gateway.env)
+    until_completed(f"{asks} --secret h", ["hub"], **gateway.env)
+    assert complete(f"{asks} --project default --secret ", **gateway.env) == [], "that project has none"
+    until_completed(f"{asks} --action project.change --on ", ["default"], **gateway.env)
+    until_completed(f"{asks} --action user.change --on adm", ["admin"], **gateway.env)
+    until_completed(f"{asks} --action token.revoke --on ", ["nightly"], **gateway.env)
 
 
 def test_completion_without_a_gateway_is_silent() -> None:
@@ -160,7 +179,7 @@ def test_completion_without_a_gateway_is_silent() -> None:
 def test_a_closed_pipe_is_no_failure() -> None:
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m gateway.cli.main config schema | head -1"],
-        cwd=HERE, capture_output=True, text=True, timeout=60, check=True,
+        cwd=HERE, capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "{"
     assert done.stderr == ""

@@ -14,6 +14,8 @@ import pytest
 
 from gateway.identity.local import load
 
+WITHIN = 120
+
 
 def settings(folder: Path) -> Path:
     file = folder / "sluice.toml"
@@ -56,29 +58,29 @@ PATHS = {
 def test_a_service_answers_on_its_port_and_ends_well_on_sigterm(tmp_path: Path, service: str) -> None:
     with serving(tmp_path, service, "--port", "0") as (process, url):
         auth = {"Authorization": f"Bearer {load(tmp_path / 'state')}"}
-        assert httpx.get(f"{url}/health/live").json() == {"status": "ok"}
+        assert httpx.get(f"{url}/health/live", timeout=WITHIN).json() == {"status": "ok"}
         for path in PATHS[service]:
-            assert httpx.get(f"{url}{path}").status_code == 401
-            assert httpx.get(f"{url}{path}", headers=auth).status_code == 200
-        lines = httpx.get(f"{url}/metrics", headers=auth).text.splitlines()
+            assert httpx.get(f"{url}{path}", timeout=WITHIN).status_code == 401
+            assert httpx.get(f"{url}{path}", headers=auth, timeout=WITHIN).status_code == 200
+        lines = httpx.get(f"{url}/metrics", headers=auth, timeout=WITHIN).text.splitlines()
         assert 'sluice_http_requests_total{method="GET",route="/metrics",service="metrics",status="200"} 1.0' in lines
         assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
         assert ("sluice_proxy_connections 1.0" in lines) == (service in {"client", "all"})
         if service == "server":
-            assert httpx.get(f"{url}/v1/models", headers=auth).status_code == 404
+            assert httpx.get(f"{url}/v1/models", headers=auth, timeout=WITHIN).status_code == 404
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(WITHIN) == 0
 
 
 def test_a_stream_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
     with serving(tmp_path, "all", "--port", "0") as (process, url):
         auth = {"Authorization": f"Bearer {load(tmp_path / 'state')}"}
-        with httpx.stream("GET", f"{url}/api/v1/events", headers=auth) as response:
+        with httpx.stream("GET", f"{url}/api/v1/events", headers=auth, timeout=WITHIN) as response:
             lines = response.iter_lines()
             assert next(lines) == "retry: 1000"
             process.send_signal(signal.SIGTERM)
             assert list(lines) == [""]
-        assert process.wait(20) == 0
+        assert process.wait(WITHIN) == 0
 
 
 def test_a_port_that_is_taken_is_said_plainly(tmp_path: Path) -> None:

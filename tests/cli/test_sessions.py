@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from openai import OpenAI
 
 from gateway.cli.main import main
 from gateway.errors import SessionNotFound
+from tests.waiting import until
 
 HERE = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def test_launch_waits_until_it_is_ready_and_says_what_to_do(gateway: Any, sluice
 
     thread = threading.Thread(target=serve)
     thread.start()
-    done = sluice("launch", "chat", "--name", "talk", "--label", "a=b", "--timeout", "30")
+    done = sluice("launch", "chat", "--name", "talk", "--label", "a=b", "--timeout", "120")
     thread.join()
     assert "Session talk is ready." in done.stdout
     assert "sluice chat talk" in done.stdout
@@ -46,13 +46,14 @@ def test_launch_waits_until_it_is_ready_and_says_what_to_do(gateway: Any, sluice
 
 
 def _until_there(gateway: Any, name: str) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+    def there() -> bool:
         try:
             gateway.do(gateway.site.get(name))
         except SessionNotFound:
-            continue
-        return
+            return False
+        return True
+
+    until(there, what=f"{name} is there")
 
 
 def test_launch_prints_the_session_as_json(gateway: Any, sluice: Any) -> None:
@@ -120,7 +121,7 @@ def test_a_wrong_token_is_exit_4(gateway: Any, sluice: Any, environment: dict[st
 
 
 def test_a_refused_job_speaks_slurms_words(gateway: Any, sluice: Any) -> None:
-    done = sluice("launch", "count", "--partition", "nowhere", "--timeout", "20", code=1)
+    done = sluice("launch", "count", "--partition", "nowhere", "--timeout", "120", code=1)
     assert "failed" in done.stderr
     assert "partition" in done.stderr
     assert gateway.site.slurm.submitted() == []
@@ -129,7 +130,7 @@ def test_a_refused_job_speaks_slurms_words(gateway: Any, sluice: Any) -> None:
 def test_the_way_of_a_batch_session(gateway: Any, sluice: Any) -> None:
     sluice("launch", "count", "--name", "one", "--no-wait")
     job_id = started(gateway, "one")
-    assert "is running" in sluice("wait", "one", "--timeout", "20").stdout
+    assert "is running" in sluice("wait", "one", "--timeout", "120").stdout
     shown = sluice("show", "one").stdout
     assert f"{job_id} (sluice-" in shown
     assert "running" in shown
@@ -138,7 +139,7 @@ def test_the_way_of_a_batch_session(gateway: Any, sluice: Any) -> None:
     assert sluice("logs", "one", "--tail", "2").stdout == "line 98\nline 99\n"
     assert json.loads(sluice("logs", "one", "--json").stdout.splitlines()[0])["text"].startswith("line 0\n")
     gateway.in_slurm(gateway.site.slurm.finish, job_id)
-    assert "succeeded" in sluice("wait", "one", "--for", "ended", "--timeout", "20").stdout
+    assert "succeeded" in sluice("wait", "one", "--for", "ended", "--timeout", "120").stdout
     assert sluice("list").stdout == ""
     assert "one" in sluice("list", "--all").stdout
     kinds = [json.loads(line)["type"] for line in sluice("events", "one", "--json").stdout.splitlines()]
@@ -151,7 +152,7 @@ def test_the_way_of_a_batch_session(gateway: Any, sluice: Any) -> None:
 def test_a_failed_session_is_exit_1(gateway: Any, sluice: Any) -> None:
     sluice("launch", "count", "--name", "bad", "--no-wait")
     gateway.in_slurm(gateway.site.slurm.finish, started(gateway, "bad"), exit_code=3)
-    done = sluice("wait", "bad", "--for", "ended", "--timeout", "20", code=1)
+    done = sluice("wait", "bad", "--for", "ended", "--timeout", "120", code=1)
     assert "session bad failed: Job 1 failed with exit code 3." in done.stderr
     assert "sluice logs bad" in done.stderr
     told = json.loads(sluice("wait", "bad", "--json", code=1).stderr)["error"]
@@ -168,7 +169,7 @@ def test_time_runs_out_with_exit_6(sluice: Any) -> None:
 def test_stopping_several(gateway: Any, sluice: Any) -> None:
     for name in ("a", "b", "c"):
         sluice("launch", "count", "--name", name, "--no-wait")
-    done = sluice("stop", "a", "nobody", "b", "--wait", "--timeout", "20", code=3)
+    done = sluice("stop", "a", "nobody", "b", "--wait", "--timeout", "120", code=3)
     assert done.stdout.count("was stopped") == 2
     assert "there is no session 'nobody'" in done.stderr
     assert [s["name"] for s in json.loads(sluice("stop", "--all", "--wait", "--json").stdout)] == ["c"]
@@ -196,9 +197,9 @@ def test_open_gives_an_address_that_lets_a_browser_in(gateway: Any, sluice: Any)
     assert address.startswith(f"{gateway.url}/s/talk/?sluice-code=")
     told = json.loads(sluice("open", "talk", "--json").stdout)["url"]
     assert told != address
-    entered = httpx.get(address)
+    entered = httpx.get(address, timeout=60)
     assert (entered.status_code, entered.headers["location"]) == (303, "/s/talk/")
-    assert httpx.get(address).status_code == 401
+    assert httpx.get(address, timeout=60).status_code == 401
     sluice("launch", "count", "--no-wait", "--name", "batch")
     assert "no pages" in sluice("open", "batch", code=7).stderr
 
@@ -242,10 +243,12 @@ def test_ctrl_c_leaves_the_session_running(gateway: Any, sluice: Any) -> None:
     assert process.stderr is not None
     said = ""
     while "long queued" not in said:
-        said += process.stderr.readline()
+        line = process.stderr.readline()
+        assert line, said
+        said += line
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 130, said + rest
     assert "Session long goes on." in rest
     assert "sluice stop long" in rest
     assert json.loads(sluice("show", "long", "--json").stdout)["stop_requested"] is False

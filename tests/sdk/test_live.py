@@ -35,7 +35,7 @@ def test_a_session_from_launch_to_its_end(gateway: Live, sluice: Sluice) -> None
         if now.phase == "running":
             gateway.in_slurm(gateway.site.slurm.finish, job_id)
 
-    session.wait("ended", 20, on_change=act)
+    session.wait("ended", 120, on_change=act)
     assert session.phase == "succeeded"
     assert seen[-1] == "succeeded"
     assert "running" in seen
@@ -51,7 +51,7 @@ def test_a_session_from_launch_to_its_end(gateway: Live, sluice: Sluice) -> None
 
 def test_a_ready_session_is_used(gateway: Live, sluice: Sluice) -> None:
     made = gateway.ready(name="talk")
-    session = sluice.sessions.get("talk").wait(timeout=20)
+    session = sluice.sessions.get("talk").wait(timeout=60)
     assert session.url == f"{gateway.url}/s/{made.id}/"
     assert "".join(sluice.chat("Hello there", model=session.id)).strip() == "You said: Hello there"
     with session.openai() as client:
@@ -59,7 +59,7 @@ def test_a_ready_session_is_used(gateway: Live, sluice: Sluice) -> None:
     assert answer.choices[0].message.content == "You said: Hi"
     assert session.stop().view.stop_requested
     with pytest.raises(errors.SessionFailed, match="was stopped"):
-        session.wait("ready", 20)
+        session.wait("ready", 120)
 
 
 async def test_the_asyncio_client(gateway: Live) -> None:
@@ -71,7 +71,7 @@ async def test_the_asyncio_client(gateway: Live) -> None:
         assert [cluster.name for cluster in await sluice.clusters.list()] == ["c"]
         assert (await sluice.clusters.get("c")).name == "c"
         assert [image.name for image in await sluice.images.list(cluster="c")] == ["base"]
-        stopped = await (await sluice.sessions.stop("a")).wait("ended", 20)
+        stopped = await (await sluice.sessions.stop("a")).wait("ended", 120)
         assert stopped.phase == "stopped"
 
 
@@ -137,13 +137,13 @@ def test_waiting_outlives_a_restart_of_the_gateway(tmp_path: Path) -> None:
         done: list[str] = []
 
         def wait() -> None:
-            session.wait("ended", 60, on_change=lambda _: waiting.set())
+            session.wait("ended", 120, on_change=lambda _: waiting.set())
             done.append(session.phase)
 
         thread = threading.Thread(target=wait)
         thread.start()
-        assert waiting.wait(20)
+        assert waiting.wait(120)
         gateway.restart()
         gateway.in_slurm(gateway.site.slurm.finish, gateway.job_id(session.id))
-        thread.join(60)
+        thread.join(120)
     assert done == ["succeeded"]

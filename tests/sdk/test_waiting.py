@@ -23,7 +23,7 @@ def test_waiting_shows_each_change_and_ends_when_ready(server: Any, answers: Any
     seen: list[str] = []
     with Sluice(server.url, "t") as client:
         session = client.sessions.get("demo")
-        assert session.wait(timeout=20, on_change=lambda now: seen.append(now.phase)) is session
+        assert session.wait(timeout=60, on_change=lambda now: seen.append(now.phase)) is session
     assert seen == ["queued", "starting", "ready"]
 
 
@@ -31,7 +31,7 @@ def test_a_lost_stream_is_resumed(server: Any, answers: Any) -> None:
     server.answers = [answers.json(answers.session())] * 3 + [answers.json(answers.session(phase="ready"))]
     server.routes[EVENTS] = answers.stream(_event(7))
     with Sluice(server.url, "t") as client:
-        client.sessions.get("demo").wait(timeout=20)
+        client.sessions.get("demo").wait(timeout=60)
     streams = [asked for asked in server.asked if asked.path.startswith(EVENTS)]
     assert "last-event-id" not in streams[0].headers
     assert [asked.headers["last-event-id"] for asked in streams[1:]] == ["7"] * (len(streams) - 1)
@@ -42,7 +42,7 @@ async def test_without_a_stream_it_polls(server: Any, answers: Any) -> None:
     server.routes[EVENTS] = answers.hang_up
     async with AsyncSluice(server.url, "t") as client:
         session = await client.sessions.get("demo")
-        assert (await session.wait(timeout=20)).phase == "running"
+        assert (await session.wait(timeout=60)).phase == "running"
 
 
 def test_a_failed_session_speaks(server: Any, answers: Any) -> None:
@@ -86,7 +86,7 @@ def test_a_deleted_session_ends_the_wait(server: Any, answers: Any) -> None:
     with Sluice(server.url, "t") as client:
         session = client.sessions.get("demo")
         with pytest.raises(errors.SessionNotFound):
-            session.wait(timeout=10)
+            session.wait(timeout=60)
 
 
 def _chunk(answers: Any, text: str, offset: int, size: int, file: str = "service-1.log") -> Any:

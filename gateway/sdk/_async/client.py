@@ -43,7 +43,8 @@ class AsyncSluice:
     """A gateway. Without arguments: $SLUICE_URL and $SLUICE_TOKEN, else the gateway of this machine and its token file.
 
     `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again). `ca` is a file
-    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE.
+    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE. `origin` is for programs through which
+    people ask, as policies and the audit log call them.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class AsyncSluice:
         timeout: float = 30.0,
         attempts: int = wire.ATTEMPTS,
         ca: Ca = None,
+        origin: wire.Origin | None = None,
     ) -> None:
-        self._transport = AsyncTransport(url, token, timeout=timeout, attempts=attempts, ca=ca)
+        self._transport = AsyncTransport(url, token, timeout=timeout, attempts=attempts, ca=ca, origin=origin)
         self.sessions = AsyncSessions(self._transport)
         self.recipes = AsyncRecipes(self._transport)
         self.clusters = AsyncClusters(self._transport)

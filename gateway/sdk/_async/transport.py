@@ -18,7 +18,14 @@ class AsyncTransport:
     """One gateway, one token. `attempts` counts the first; `timeout` for connecting and for each answer, in seconds."""
 
     def __init__(
-        self, url: str | None, token: str | None, *, timeout: float, attempts: int, ca: trust.Ca = None
+        self,
+        url: str | None,
+        token: str | None,
+        *,
+        timeout: float,
+        attempts: int,
+        ca: trust.Ca = None,
+        origin: wire.Origin | None = None,
     ) -> None:
         self.url = (url or defaults.url()).rstrip("/")
         given = token or os.environ.get("SLUICE_TOKEN")
@@ -30,6 +37,8 @@ class AsyncTransport:
         unknown = stored is None and not self._token and defaults.socket_of(self.url) is None
         self._munged = Munged(self.url, self.base) if unknown and munge_present() else None
         headers = {"User-Agent": "sluice-sdk", "Accept": "application/json"}
+        if origin is not None:
+            headers["X-Sluice-Origin"] = origin
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         self.verify = trust.verify(ca)

@@ -44,7 +44,8 @@ class Sluice:
     """A gateway. Without arguments: $SLUICE_URL and $SLUICE_TOKEN, else the gateway of this machine and its token file.
 
     `timeout` in seconds for each answer; `attempts` for calls that may be repeated (1: never try again). `ca` is a file
-    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE.
+    with CA certificates, in place of the system's; unset: $SLUICE_CA_FILE. `origin` is for programs through which
+    people ask, as policies and the audit log call them.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Sluice:
         timeout: float = 30.0,
         attempts: int = wire.ATTEMPTS,
         ca: Ca = None,
+        origin: wire.Origin | None = None,
     ) -> None:
-        self._transport = Transport(url, token, timeout=timeout, attempts=attempts, ca=ca)
+        self._transport = Transport(url, token, timeout=timeout, attempts=attempts, ca=ca, origin=origin)
         self.sessions = Sessions(self._transport)
         self.recipes = Recipes(self._transport)
         self.clusters = Clusters(self._transport)

@@ -125,4 +125,4 @@ def _surroundings(report: Report) -> dict[str, str]:
         "seconds of each load": f"{work.seconds:g}" if work.seconds else "",
     }
     told |= {f"parameter {name}": str(value) for name, value in around.parameters.items()}
-    return told | {f"resource {name}": str(value) for name, value in around.resources.items()}
+    return told | {f"resource {name}": value for name, value in around.resources_said.items()}

@@ -251,7 +251,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("image", f"{around.image} sha256:{around.image_sha256}" if around.image_sha256 else around.image),
         ("cluster", f"{around.cluster} {around.nodes}".strip()),
         ("replicas", around.replicas),
-        ("resources", ", ".join(f"{name} {value}" for name, value in around.resources.items() if value)),
+        ("resources", ", ".join(f"{name} {value}" for name, value in around.resources_said.items())),
         ("parameters", ", ".join(f"{name} {value}" for name, value in around.parameters.items())),
         ("gateway", f"{around.gateway} {around.gateway_version}".strip()),
         ("endpoint", f"/v1/{'completions' if work.endpoint == 'completions' else 'chat/completions'}"),
