@@ -20,8 +20,6 @@ from gateway.settings import load
 
 READY_WITHIN = 180.0
 IMAGES = ("base", "python", "llama-cpp")
-#: Jobs of `bench-replicas`, which is the stub with several.
-REPLICAS = 2
 STUB_RECIPE = """\
 name: {name}
 version: "1"
@@ -33,7 +31,7 @@ parameters:
 service:
   protocol: openai
   model: {name}
-{replicas}resources: {{cpus: 1, memory: 512M, time: 1h}}
+resources: {{cpus: 1, memory: 512M, time: 1h}}
 script: |
 {script}
 """
@@ -60,26 +58,25 @@ def environment() -> Iterator[Environment]:
     named = os.environ.get("SLUICE_BENCH_CLUSTER")
     cluster = Cluster.load(named) if named else Cluster.up(f"b{os.getpid()}")
     try:
-        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-            yield from _serve(cluster, Path(folder))
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, serving(cluster, Path(folder)) as env:
+            yield env
     finally:
         if not named:
             cluster.down()
 
 
-def _serve(cluster: Cluster, folder: Path) -> Iterator[Environment]:
+@contextmanager
+def serving(cluster: Cluster, folder: Path, settings: str = "") -> Iterator[Environment]:
+    """A gateway whose state and recipes are in `folder`; `settings` are lines of TOML that stand before any table."""
     script = Path(__file__).with_name("stub.py").read_text()
     recipes = folder / "recipes"
     recipes.mkdir()
     indented = "".join(f"  {line}\n" if line else "\n" for line in script.splitlines())
-    several = f"  replicas: {{min: {REPLICAS}, max: {REPLICAS}}}\n"
-    for name, replicas in (("bench-stub", ""), ("bench-replicas", several)):
-        text = STUB_RECIPE.format(name=name, replicas=replicas, script=indented)
-        (recipes / f"{name}.yaml").write_text(text)
+    (recipes / "bench-stub.yaml").write_text(STUB_RECIPE.format(name="bench-stub", script=indented))
     config = folder / "sluice.toml"
     config.write_text(
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"
-        f"recipes = {{ folders = [{json.dumps(str(recipes))}] }}\n{cluster.settings_toml()}"
+        f"recipes = {{ folders = [{json.dumps(str(recipes))}] }}\n{settings}\n{cluster.settings_toml()}"
     )
     for image in IMAGES:
         print(f"image {image} ...", flush=True)

@@ -61,7 +61,7 @@ class _Caller(asyncio.Protocol):
         if at >= 0:
             whole = len(answer) >= end + 4 + int(head[at + 15 :].split(b"\r\n", 1)[0])
         else:
-            whole = answer.endswith(b"0\r\n\r\n")
+            whole = answer.endswith(b"\r\n0\r\n\r\n")  # a head may end with a 0, too
         if not whole:
             return
         now = time.perf_counter()

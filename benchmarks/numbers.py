@@ -1,7 +1,8 @@
 """The table of the proxies: one line for each way to the same server, what it adds to a direct connection."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 from benchmarks.hammer import Hammered
 from benchmarks.processes import Cost
@@ -14,14 +15,14 @@ SHARES = (0.5, 0.99)
 
 @dataclass
 class Figures:
-    """What was measured on one way: by connections, and by the shape of the streams."""
+    """What was measured on one way: by connections, and by the shape of the streams; of each turn."""
 
-    requests: dict[int, tuple[Hammered, Cost]] = field(default_factory=dict)
-    streams: dict[tuple[int, int], tuple[Streams, Cost]] = field(default_factory=dict)
+    requests: dict[int, list[tuple[Hammered, Cost]]] = field(default_factory=dict)
+    streams: dict[tuple[int, int], list[tuple[Streams, Cost]]] = field(default_factory=dict)
 
 
 def rows(figures: Mapping[str, Figures]) -> Iterator[Row]:
-    """Everything, each figure beside the direct connection's."""
+    """Everything, each figure beside the direct connection's: the medians of the turns."""
     direct = figures[DIRECT]
     for way, found in figures.items():
         if way != DIRECT:
@@ -30,32 +31,56 @@ def rows(figures: Mapping[str, Figures]) -> Iterator[Row]:
 
 
 def _requests(way: str, found: Figures, direct: Figures) -> Iterator[Row]:
-    for connections, (mine, spent) in found.requests.items():
-        raw = direct.requests[connections][0]
-        cpu = f", CPU {spent.cpu * 1e6 / mine.sent:.0f} us each" if mine.sent and spent.cpu else ""
-        note = f"{mine.errors} of {mine.sent} failed{cpu}"
-        yield Row(f"{way}: requests at {connections}", "1/s", mine.rate, raw.rate, note=note)
+    for connections, turns in found.requests.items():
+        mine, raw = [one for one, _ in turns], [one for one, _ in direct.requests[connections]]
+        sent, spent = sum(one.sent for one in mine), sum(cost.cpu for _, cost in turns)
+        cpu = f", CPU {spent * 1e6 / sent:.0f} us each" if sent and spent else ""
+        note = f"{sum(one.errors for one in mine)} of {sent} failed{cpu}"
+        yield Row(f"{way}: requests at {connections}", "1/s", _rate(mine), _rate(raw), note=note)
         for share in SHARES:
-            yield from _added(f"{way}: answer p{share * 100:.0f} at {connections}", mine.seconds, raw.seconds, share)
+            what = f"{way}: answer p{share * 100:.0f} at {connections}"
+            yield from _added(what, [one.seconds for one in mine], [one.seconds for one in raw], share)
 
 
 def _streams(way: str, found: Figures, direct: Figures) -> Iterator[Row]:
-    for (number, rate), (mine, spent) in found.streams.items():
-        raw, what = direct.streams[number, rate][0], f"{way}: {number} streams x {rate}/s"
-        cut = f", {mine.cut} not done in time" if mine.cut else ""
-        note = f"{mine.errors} of {mine.streams} failed{cut}"
-        for name, ours, theirs in (("first event", mine.first, raw.first), ("event", mine.transit, raw.transit)):
+    for (number, rate), turns in found.streams.items():
+        mine, raw = [one for one, _ in turns], [one for one, _ in direct.streams[number, rate]]
+        what = f"{way}: {number} streams x {rate}/s"
+        cut = sum(one.cut for one in mine)
+        note = f"{sum(one.errors for one in mine)} of {sum(one.streams for one in mine)} failed"
+        note += f", {cut} not done in time" if cut else ""
+        for name, of in (("first event", _first), ("event", _transit)):
             for share in SHARES:
-                yield from _added(f"{what}, {name} p{share * 100:.0f}", ours, theirs, share, note)
-        if spent.peak:
-            cpu = f"CPU {spent.cpu * 1e6 / max(mine.events, 1):.0f} us an event"
-            grown = f"{(spent.peak - spent.before) * 1024 / number:.0f} KB more a stream"
-            yield Row(f"{what}, memory", "MB", spent.peak, note=f"{cpu}; {spent.before:.0f} MB before, {grown}")
+                yield from _added(f"{what}, {name} p{share * 100:.0f}", [*map(of, mine)], [*map(of, raw)], share, note)
+        costs = [spent for _, spent in turns]
+        if peak := max(spent.peak for spent in costs):
+            cpu = sum(spent.cpu for spent in costs) * 1e6 / max(sum(one.events for one in mine), 1)
+            before = costs[0].before
+            grown = f"{before:.0f} MB before, {(peak - before) * 1024 / number:.0f} KB more a stream"
+            yield Row(f"{what}, memory", "MB", peak, note=f"CPU {cpu:.0f} us an event; {grown}")
 
 
-def _added(what: str, mine: Sequence[float], raw: Sequence[float], share: float, note: str = "") -> Iterator[Row]:
-    if mine and raw:
-        ours, theirs = (percentile(values, share) * 1000 for values in (mine, raw))
+def _first(mine: Streams) -> list[float]:
+    return mine.first
+
+
+def _transit(mine: Streams) -> list[float]:
+    return mine.transit
+
+
+def _rate(turns: list[Hammered]) -> float:
+    return median(one.rate for one in turns)
+
+
+def _share(turns: list[list[float]], share: float) -> float | None:
+    """Milliseconds; None if nothing came."""
+    found = [percentile(values, share) * 1000 for values in turns if values]
+    return median(found) if found else None
+
+
+def _added(what: str, mine: list[list[float]], raw: list[list[float]], share: float, note: str = "") -> Iterator[Row]:
+    ours, theirs = _share(mine, share), _share(raw, share)
+    if ours is not None and theirs is not None:
         yield Row(what, "ms", ours, theirs, note=f"+{ours - theirs:.2f} ms{', ' if note else ''}{note}")
 
 
@@ -72,27 +97,34 @@ def table(figures: Mapping[str, Figures], missing: Mapping[str, str]) -> list[st
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for way, found in figures.items():
         cells = [way]
-        for first in (True, False):
-            cells += [_both(found.streams[shape][0], direct.streams[shape][0], way, first=first) for shape in shapes]
-        cells += [f"{found.requests[n][0].rate:,.0f}" for n in counts]
+        for of in (_first, _transit):
+            cells += [_both(found.streams[shape], direct.streams[shape], way, of) for shape in shapes]
+        cells += [f"{_rate([one for one, _ in found.requests[n]]):,.0f}" for n in counts]
         cells += _spent(found, way)
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"| {way} | {why} |{' |' * (len(columns) - 2)}" for way, why in missing.items()]
     return lines
 
 
-def _both(mine: Streams, raw: Streams, way: str, *, first: bool) -> str:
+def _both(
+    mine: list[tuple[Streams, Cost]],
+    raw: list[tuple[Streams, Cost]],
+    way: str,
+    of: Callable[[Streams], list[float]],
+) -> str:
     """p50 / p99 of what was added, in ms; of the direct connection what it is."""
-    ours, theirs = (mine.first, raw.first) if first else (mine.transit, raw.transit)
-    if not ours or not theirs:
-        return "none came"
-    less = 0.0 if way == DIRECT else 1.0
-    added = (1000 * (percentile(ours, share) - less * percentile(theirs, share)) for share in SHARES)
-    return " / ".join(f"{value:,.2f}" for value in added)
+    cells = []
+    for share in SHARES:
+        ours, theirs = (_share([of(one) for one, _ in turns], share) for turns in (mine, raw))
+        if ours is None or theirs is None:
+            return "none came"
+        cells.append(f"{ours - (0.0 if way == DIRECT else theirs):,.2f}")
+    return " / ".join(cells)
 
 
 def _spent(found: Figures, way: str) -> list[str]:
-    streams, hammered = list(found.streams.values()), list(found.requests.values())
+    streams = [turn for turns in found.streams.values() for turn in turns]
+    hammered = [turn for turns in found.requests.values() for turn in turns]
     failed = sum(mine.errors for mine, _ in streams) + sum(mine.errors for mine, _ in hammered)
     cut = sum(mine.cut for mine, _ in streams)
     sent = sum(mine.streams for mine, _ in streams) + sum(mine.sent for mine, _ in hammered)

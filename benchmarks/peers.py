@@ -22,6 +22,7 @@ model_list:
   - model_name: bench-stub
     litellm_params: {{model: openai/bench-stub, api_base: "http://{upstream}/v1", api_key: none}}
 litellm_settings: {{telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 

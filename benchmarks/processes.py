@@ -1,6 +1,7 @@
 """What processes of ours and of others cost: CPU seconds and memory, of whole trees of them."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 
 _EVERY = 0.25
 _TICKS = 100
+#: At rest is who takes less of a core than this; who is given up on would never be.
+_AT_REST, _REST_WITHIN = 0.05, 60.0
 
 
 @dataclass
@@ -39,6 +42,18 @@ def cost(pids: Sequence[int], helpers: Sequence[int] = ()) -> Iterator[Cost]:
         watcher.join()
         found.cpu = _cpu([*family, *helpers]) - began
         found.peak = max(found.peak, _memory(family))
+
+
+def rest(pids: Sequence[int]) -> None:
+    """Wait until these processes and their children have nothing more to do, and no longer than a minute."""
+    family = [one for pid in pids for one in tree(pid)]
+    before, until = _cpu(family), time.monotonic() + _REST_WITHIN
+    while time.monotonic() < until:
+        time.sleep(_EVERY)
+        now = _cpu(family)
+        if now - before <= _AT_REST * _EVERY:
+            return
+        before = now
 
 
 def tree(pid: int) -> list[int]:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks import commands, launch, policy, poller, proxy, reads, replicas, submit, users
+from benchmarks import batch, commands, launch, life, models, policy, poller, proxy, reads, submit, users
 from benchmarks.environment import environment
 from benchmarks.report import Row, save, show
 
@@ -12,11 +12,13 @@ MEASUREMENTS = {
     "submit": submit,
     "launch": launch,
     "proxy": proxy,
-    "replicas": replicas,
+    "models": models,
+    "life": life,
     "policy": policy,
     "poller": poller,
     "users": users,
     "reads": reads,
+    "batch": batch,
 }
 
 

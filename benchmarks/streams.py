@@ -62,7 +62,7 @@ class _Reader(asyncio.Protocol):
             data = data[end:]
             at = data.find(b'"content":"T')
         self._tail = data[-64:] if at < 0 else data[at:]
-        if data.endswith(b"0\r\n\r\n") and not self.ended.done():
+        if data.endswith(b"\r\n0\r\n\r\n") and not self.ended.done():
             self.ended.set_result(b"[DONE]" in data)
 
     def connection_lost(self, exc: Exception | None) -> None:
