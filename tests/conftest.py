@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.cluster import Cluster, all_names, end
 from gateway.store.database import Database
@@ -18,6 +19,10 @@ from tests.postgresql import TEMPLATE, Server, serving
 _BUILDS = {"pyslurm": "extras.ensure(rootfs.ensure('sid'))", "older": "rootfs.ensure('trixie')"}
 _OLDER_RUNS = os.environ.get("SLUICE_TEST_OLDER_CLUSTER")
 _builder: list[subprocess.Popen[bytes]] = []
+
+# No test says how fast it is: beside others a machine may be ten times as slow.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from tests.ports import free_port
 
 SOURCE = Path(__file__).parent / "provider"
 AUDIENCE = "https://sluice.test"
-WITHIN = 30
+WITHIN = 120
 
 
 def installed() -> Path:

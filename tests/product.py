@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from gateway.cluster import Cluster
 from gateway.sdk import Sluice
+from tests.ports import free_port
+from tests.waiting import until
 
-STOPPED_WITHIN = 40
+STOPPED_WITHIN = 120
 
 
 @dataclass
@@ -66,10 +70,35 @@ def serving(cluster: Cluster, folder: Path, port: int, more: str = "", serve: st
     try:
         token = folder / "state" / "token"
         with Sluice(url, "none") as probe:
-            while not (token.exists() and probe.alive()):
-                assert process.poll() is None, log.read_text()
+            until(lambda: process.poll() is not None or (token.exists() and probe.alive()), what="the gateway answers")
+        assert process.poll() is None, log.read_text()
         environment["SLUICE_TOKEN"] = token.read_text().strip()
         yield Product(cluster, url, environment, log, process.pid)
     finally:
         process.terminate()
         assert process.wait(STOPPED_WITHIN) == 0, log.read_text()[-3000:]
+
+
+@contextlib.contextmanager
+def a_client_service(product: Product, way: str, folder: Path) -> Iterator[str]:
+    """A client service of its own before the same sessions, which reaches the nodes in this way; its address."""
+    port = free_port()
+    environment = {**product.environment, f"SLUICE_CLUSTERS__{product.cluster.record.spec.name.upper()}__PATH": way}
+    command = [sys.executable, "-m", "gateway.cli.main", "serve", "client", "--port", str(port), "--grace", "2"]
+    with (folder / f"client-{way}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: process.poll() is not None or _answers(address), what="the client service answers")
+        assert process.poll() is None, (folder / f"client-{way}.log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health/live", timeout=60).is_success
+    except httpx.TransportError:
+        return False

@@ -37,6 +37,7 @@ from gateway.slurm.mounted import MountedFiles
 from gateway.store import images
 from gateway.store.database import Database
 from gateway.web.app import background
+from tests.waiting import until_so
 
 ADMIN = LOCAL_ADMIN
 RECIPES = {
@@ -63,10 +64,7 @@ class Site:
     auth: dict[str, str] = field(default_factory=dict)
 
     async def until(self, done: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
-        async with asyncio.timeout(20):
-            while not await done():
-                await self.gateway.news.wait(0.05)
-        del what
+        await until_so(done, what=what)
 
     async def create(self, recipe: str = "count", **values: Any) -> Session:
         request = SessionRequest.model_validate({"recipe": recipe, **values})

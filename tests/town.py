@@ -47,8 +47,8 @@ async def a_town(folder: Path, **values: Any) -> AsyncIterator[Town]:
         url = await stack.enter_async_context(running(web))
         replica = Web(parts(site.gateway), open_callers(site.gateway))
         other = await stack.enter_async_context(running(replica))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
-        second = await stack.enter_async_context(httpx.AsyncClient(base_url=other, timeout=20))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
+        second = await stack.enter_async_context(httpx.AsyncClient(base_url=other, timeout=60))
         share = {"cluster": "c", "account": "research", "qos": ["normal"], "partitions": ["cpu", "gpu"]}
         await a_project(site, "alpha", shares=[share])
         await a_project(site, "beta")

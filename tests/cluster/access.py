@@ -111,7 +111,8 @@ _HEAD = """# Who may do what
 
 Generated from a test by `python -m tests.cluster.access`; do not edit. Every cell is asked of a gateway before a real
 Slurm cluster, with a real OpenID provider: by the API, by the command where there is one, and in a browser that is
-signed in, that is not, and that shows forged cookies. There is a session, and who asks is to it:
+signed in, that is not, that sends the bad tokens, and that shows forged cookies. There is a session, and who asks is
+to it:
 
 """
 _KEY = """

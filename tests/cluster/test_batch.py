@@ -20,7 +20,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
-LINES = 300
+LINES = 900
 #: The gateway itself leaves tasks to the client services of the test.
 SETTINGS = "[tasks]\nat_once = 0\nlease_seconds = 2\n"
 

@@ -93,6 +93,10 @@ def test_a_port_is_reached_and_new_connections_find_the_job_after_the_session_ha
                 assert kept.recv(1) == b"", "it is closed with its job, and its user told"
             finally:
                 product.cluster.exec("ctl", ["scontrol", "update", f"nodename={first}", "state=resume"])
-        assert "the connection ended with its job" in forward.stderr.readline()
+        for line in forward.stderr:  # others came while there was no job to go to, and were told so
+            if "the connection ended with its job" in line:
+                break
+        else:
+            pytest.fail("its user was not told")
     moved = product.json("show", inner)
     assert (moved["phase"], moved["job"]["nodes"] != first) == ("ready", True)

@@ -1,19 +1,14 @@
 """JupyterLab and VS Code as people use them: in a browser, through `/s`, on both ways to the nodes."""
 
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.product import Product
+from tests.product import Product, a_client_service
 from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.acceptance]
@@ -31,37 +26,10 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@contextmanager
-def a_client_service(product: Product, way: str, folder: Path) -> Iterator[str]:
-    """A client service of its own before the same sessions, which reaches the nodes in this way; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**product.environment, f"SLUICE_CLUSTERS__{product.cluster.record.spec.name.upper()}__PATH": way}
-    command = [sys.executable, "-m", "gateway.cli.main", "serve", "client", "--port", str(port), "--grace", "2"]
-    with (folder / f"client-{way}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: process.poll() is not None or _answers(address), what="the client service answers")
-        assert process.poll() is None, (folder / f"client-{way}.log").read_text()
-        yield address
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/health/live").is_success
-    except httpx.TransportError:
-        return False
-
-
-def opened(product: Product, name: str, address: str) -> str:
-    """The link of `sluice open`, at this client service."""
+def opened(product: Product, name: str, address: str, page: str = "") -> str:
+    """The link of `sluice open`, at this client service; to this page of the session."""
     link = urlsplit(product.sluice("open", name, "--print").stdout.strip())
-    return f"{address}{link.path}?{link.query}"
+    return f"{address}{link.path}{page}?{link.query}"
 
 
 def written(product: Product, name: str, command: str) -> Callable[[], bool]:
@@ -99,13 +67,16 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         page.set_default_timeout(WITHIN)
         sockets: list[str] = []
         page.on("websocket", lambda one: sockets.append(one.url))
-        page.goto(opened(product, lab, address))
+        # a workspace of its own: a page that is restored with what others left open still moves the focus around
+        page.goto(opened(product, lab, address, f"lab/workspaces/{way}"))
         assert "sluice-code" not in page.url
-        page.locator('[data-command="launcher:create"]').first.click()
-        page.locator('.jp-LauncherCard[data-category="Notebook"]').last.click()
-        page.locator('.jp-NotebookPanel:visible .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
-        page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .cm-content").first.click()
+        page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+        # The notebook's own light is green before it has a kernel, and a cell run then is dropped without a word.
+        page.locator("#jp-main-statusbar", has_text="(ipykernel) | Idle").wait_for()
+        cell = page.locator(".jp-CodeCell .cm-content").first
+        cell.click()
         page.keyboard.type(f"print('{way}', 6 * 7)")
+        expect(cell).to_have_text(f"print('{way}', 6 * 7)", timeout=WITHIN)
         page.keyboard.press("Shift+Enter")
         expect(page.locator(".jp-OutputArea-output", has_text=f"{way} 42").first).to_be_visible(timeout=WITHIN)
         shown(page, f"jupyter-{way}")
@@ -113,7 +84,6 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         until(written(product, lab, f"grep -q \"'{way}', 6\" /session/*.ipynb"), what="the notebook is saved by itself")
         page.locator('[data-command="launcher:create"]').first.click()
         page.locator('.jp-LauncherCard[data-category="Other"]', has_text="Terminal").last.click()
-        # the page of before is restored with its terminal, behind this one
         page.locator(".jp-Terminal:visible .xterm-helper-textarea").last.wait_for(state="attached")
         page.locator(".jp-Terminal:visible").last.click()
         page.keyboard.type(f"echo it-is-$((40 + 2)) > /session/terminal-{way}\n")
@@ -122,20 +92,24 @@ def test_jupyterlab_runs_a_cell_and_a_terminal(
         context.close()
 
 
-def test_vs_code_shows_the_sessions_files(product: Product, code: str, browser: Browser, tmp_path: Path) -> None:
-    product.sluice("exec", code, "--", "sh", "-c", "echo hello from the job > /session/notes.txt")
-    with a_client_service(product, "direct", tmp_path) as address:
+@pytest.mark.parametrize("way", ["direct", "ssh"])
+def test_vs_code_shows_the_sessions_files(
+    product: Product, code: str, browser: Browser, way: str, tmp_path: Path
+) -> None:
+    file = f"notes-{way}.txt"
+    product.sluice("exec", code, "--", "sh", "-c", f"echo hello from the job > /session/{file}")
+    with a_client_service(product, way, tmp_path) as address:
         context = browser.new_context(viewport={"width": 1400, "height": 900})
         page = context.new_page()
         page.set_default_timeout(WITHIN)
         page.goto(opened(product, code, address))
-        page.locator(".explorer-folders-view .monaco-list-row", has_text="notes.txt").first.dblclick()
+        page.locator(".explorer-folders-view .monaco-list-row", has_text=file).first.dblclick()
         expect(page.locator(".view-lines", has_text="hello").first).to_be_visible(timeout=WITHIN)
         page.locator(".monaco-editor .view-lines").first.click()
         page.keyboard.press("Control+End")
         page.keyboard.type("and typed in the browser")
-        until(written(product, code, "grep -q 'typed in the browser' /session/notes.txt"), what="it is saved by itself")
-        shown(page, "code-server")
+        until(written(product, code, f"grep -q 'typed in the browser' /session/{file}"), what="it is saved by itself")
+        shown(page, f"code-server-{way}")
         context.close()
 
 

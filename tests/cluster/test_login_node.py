@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.cluster import Cluster
+from gateway.cluster.files import remove_tree
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pyslurm, pytest.mark.timeout(600)]
 
@@ -98,7 +100,7 @@ def login(slurm_cluster: Cluster) -> Iterator[Login]:
         cluster.exec("build", ["sh", "-c", INSTALL], user="alice")
         yield Login(cluster)
     finally:
-        shutil.rmtree(place)
+        remove_tree(place)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +109,13 @@ def gateway(login: Login) -> Iterator[Login]:
     with log.open("wb") as out:
         process = subprocess.Popen(login.argv("serve", "all"), stdout=out, stderr=out)
     try:
-        while login.sluice("list").returncode != 0:
-            assert process.poll() is None, log.read_text()
+        until(lambda: process.poll() is not None or login.sluice("list").returncode == 0, what="the gateway answers")
+        assert process.poll() is None, log.read_text()
         yield login
         assert "libslurm started" in log.read_text()
     finally:
         login.cluster.exec("login", ["pkill", "-TERM", "-u", "alice", "-f", "serve all"], check=False)
-        assert process.wait(40) == 0, log.read_text()[-3000:]
+        assert process.wait(120) == 0, log.read_text()[-3000:]
 
 
 def test_doctor_finds_it_good(login: Login) -> None:

@@ -67,8 +67,9 @@ def test_it_is_measured(product: Product, model: dict[str, Any], tmp_path: Path)
 
 def test_the_session_is_reached_by_its_own_address(product: Product, model: dict[str, Any]) -> None:
     address = f"{product.url}/s/{model['id']}/health"
-    assert httpx.get(address).status_code == 401
-    answer = httpx.get(address, headers={"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"})
+    assert httpx.get(address, timeout=60).status_code == 401
+    token = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
+    answer = httpx.get(address, headers=token, timeout=60)
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
@@ -175,7 +176,11 @@ def test_a_waiting_job_says_why_and_where_it_stands(product: Product) -> None:
 
 
 def test_events_tell_the_whole_story(product: Product) -> None:
-    product.sluice("launch", "shell-command", "-p", "command=true", "--name", "story", "--wait")
+    command = "until [ -e go ]; do sleep 0.1; done"  # what ends between two looks was never seen to run
+    product.sluice("launch", "shell-command", "-p", f"command={command}", "--name", "story", "--no-wait")
+    assert product.sluice("wait", "story").returncode == 0
+    assert product.sluice("exec", "story", "--", "touch", "go").returncode == 0
+    assert ended(product, "story")["phase"] == "succeeded"
     with product.client() as client:
         told = [(event.type, event.data.get("phase")) for event in client.sessions.events("story")]
     assert told[0][0] == "session.created"

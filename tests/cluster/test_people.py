@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.model.boarding import BoardRequest, LeaveRequest
+from gateway.model.project import NewProject, ProjectRequest, Share
 from tests.product import Product
 from tests.waiting import until
 
@@ -118,10 +120,36 @@ def test_somebody_is_taken_on_and_seen_off(product: Product, hands: dict[str, Pr
     gone = product.json("user", "remove", carol)
     assert gone["complete"], gone
     assert held(product, carol) == set()
-    assert (sessions.exists(), sessions.with_name("sessions.tar.gz").exists()) == (False, True)
+    packed = sessions.with_name("sessions.tar.gz")
+    assert not sessions.exists()
+    assert (packed.stat().st_uid, packed.stat().st_mode & 0o777) == (2100, 0o600)
     assert product.json("user", "show", carol)["state"] == "removed"
     again = product.json("user", "remove", carol)
     assert {step["outcome"] for step in again["steps"]} == {"already"}
+
+
+def test_who_comes_back_has_their_unix_user_again_and_both_archives(
+    product: Product, hands: dict[str, Product], carol: str
+) -> None:
+    """By the SDK, in this process. Between the two stays the project gets a QOS more."""
+    del hands
+    cluster = product.cluster.name
+    with product.client() as sluice:
+        sluice.projects.create(NewProject(name="visits", shares=(Share(cluster=cluster, account="research"),)))
+        asked = BoardRequest(project="visits", unix={cluster: carol})
+        for name in ("visitor-1", "visitor-2"):
+            assert sluice.users.take_on(name, asked).complete
+            qos = ("normal",) if name == "visitor-1" else ("normal", "preemptible")
+            share = Share(cluster=cluster, account="research", qos=qos)
+            sluice.projects.change("visits", ProjectRequest(shares=(share,)))
+            outcomes = {step.outcome for step in sluice.users.take_on(name, asked).steps}
+            assert outcomes == ({"already"} if name == "visitor-1" else {"already", "done"})
+            told = slurm(product, "sacctmgr", "-n", "-P", "show", "associations", f"user={carol}", "format=qos")
+            assert set(told.strip().split(",")) == set(qos)
+            assert sluice.users.see_off(name, LeaveRequest()).complete
+        assert {step.outcome for step in sluice.users.see_off("visitor-1", LeaveRequest()).steps} == {"already"}
+    packed = {path.name: path.stat().st_mode & 0o777 for path in (product.cluster.home / carol / ".sluice").iterdir()}
+    assert packed == {"sessions.tar.gz": 0o600, "sessions.tar.gz.~1~": 0o600}
 
 
 def test_who_is_seen_off_loses_tokens_and_jobs_and_the_record_stays(
@@ -133,8 +161,8 @@ def test_who_is_seen_off_loses_tokens_and_jobs_and_the_record_stays(
     assert hands["alice"].sluice("list").returncode == 4
     until(lambda: product.json("show", session)["ended"], what="the session ended")
     assert slurm(product, "squeue", "-h", "-u", "alice", "-n", "x").strip() == ""
-    last = product.sluice("user", "remove", "alice-bot", "--no-archive")
-    assert last.returncode == 0, last.stderr
+    again = ("user", "remove", "alice-bot", "--no-archive")  # until accounting has heard of the job's end
+    until(lambda: product.sluice(*again), lambda done: done.returncode == 0, what="all of it is done")
     assert "research" not in held(product, "alice")
     assert product.json("show", session)["owner"] == "alice-bot"
     slurm(product, "sacctmgr", "-i", "add", "user", "alice", "account=research", "qos=normal,preemptible")

@@ -50,12 +50,12 @@ def question(model: str) -> dict[str, Any]:
     return {"model": model, "max_tokens": 2, "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def jobs(product: Product, name: str) -> list[Job]:
-    """The session's jobs that live."""
+def jobs(product: Product, name: str, *, over: bool = False) -> list[Job]:
+    """The session's jobs that live, or all it had."""
     auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
-    answer = httpx.get(f"{product.url}/api/v1/sessions/{name}/jobs", headers=auth, timeout=30)
+    answer = httpx.get(f"{product.url}/api/v1/sessions/{name}/jobs", headers=auth, timeout=60)
     assert answer.status_code == 200, answer.text
-    return [job for job in answer.json()["items"] if job["phase"] not in {"succeeded", "failed", "stopped"}]
+    return [job for job in answer.json()["items"] if over or job["phase"] not in {"succeeded", "failed", "stopped"}]
 
 
 def ready(found: list[Job]) -> list[int]:
@@ -99,7 +99,7 @@ def moved(product: Product, name: str, attempt: int) -> Job:
 def endpoints(product: Product, state: str) -> int:
     """How many the data plane has in this state."""
     auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
-    text = httpx.get(f"{product.url}/api/v1/metrics", headers=auth, timeout=30).text
+    text = httpx.get(f"{product.url}/api/v1/metrics", headers=auth, timeout=60).text
     found = re.search(rf'^sluice_proxy_endpoints\{{state="{state}"\}} (\d+)', text, re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -147,18 +147,25 @@ def test_a_session_sleeps_and_the_first_request_starts_it(product: Product, last
     until(lambda: jobs(product, "nap"), lambda found: len(found) == 1 and found[0]["job_id"] is None)
     auth = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
     answers: list[int] = []
+    told: list[tuple[int, str]] = []
 
     def ask() -> None:
         with httpx.Client(base_url=product.url, headers=auth, timeout=170) as http:
             answers.append(http.post("/v1/chat/completions", json=question("nap")).status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(5)]
+    def talk() -> None:
+        done = product.sluice("chat", "nap", "Hello", "--max-tokens", "2")
+        told.append((done.returncode, done.stderr))
+
+    threads = [threading.Thread(target=talk), *(threading.Thread(target=ask) for _ in range(5))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert answers == [200] * 5
-    assert [job["attempt"] for job in jobs(product, "nap") if not job["draining"] and job["job_id"]] == [2]
+    assert [code for code, _ in told] == [0], told
+    # it may sleep again by now, and what would start next is not in Slurm yet
+    assert [job["attempt"] for job in jobs(product, "nap", over=True) if job["job_id"]] == [1, 2]
     assert product.sluice("stop", "nap", "--wait").returncode == 0
 
 
@@ -186,6 +193,8 @@ def test_a_drained_node_and_a_preemption_that_is_announced_cost_no_request(produ
         finally:
             slurm(product, "scontrol", "update", f"nodename={first['nodes']}", "state=resume")
         assert second["nodes"] != first["nodes"]
+        completing = ("squeue", "-h", "-t", "completing", "-w", second["nodes"])
+        until(lambda: slurm(product, *completing).strip(), lambda lines: not lines)
         there = [
             line.split() for line in slurm(product, "squeue", "-h", "-w", second["nodes"], "-o", "%q %C").splitlines()
         ]
@@ -213,7 +222,7 @@ def test_a_node_that_vanishes_without_a_word_gets_no_requests_and_comes_back(pro
     until(lambda: endpoints(product, "failing"), lambda number: number == 0)
     product.cluster.cut_link("node2")
     try:
-        until(lambda: endpoints(product, "failing"), lambda number: number == 1)
+        until(lambda: endpoints(product, "failing"), bool)  # another session's job may be there as well
         with called(product, "far") as callers:
             until(lambda: callers.answered, lambda now: now > 5)
         assert callers.failed == []

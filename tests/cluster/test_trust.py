@@ -4,23 +4,27 @@ import json
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.identity.pki import Pki
 from gateway.model.announcement import Endpoint, parse
-from tests.product import Product
+from tests.product import Product, a_client_service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("images")]
 
 OTHER = "bob"
 SECRET_QUESTION = "what-nobody-on-the-wire-may-read"
 IN_PLAIN = "this-was-sent-in-plain"
+#: Bytes of a request: more than what else goes to and fro on a quiet wire.
+MUCH = 100_000
 
 #: Runs as the other user: asks the relay with each certificate, and tries the socket and the loopback ports.
 INTRUDER = r"""
@@ -36,11 +40,11 @@ def relay(certificate):
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if certificate:
         context.load_cert_chain(os.path.expanduser(certificate))
-    with socket.create_connection((asked["host"], asked["port"]), 30) as raw, context.wrap_socket(raw) as sock:
+    with socket.create_connection((asked["host"], asked["port"]), 60) as raw, context.wrap_socket(raw) as sock:
         sock.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         return sock.recv(4096).decode("latin-1")[:12]
 def plain():
-    with socket.create_connection((asked["host"], asked["port"]), 30) as raw:
+    with socket.create_connection((asked["host"], asked["port"]), 60) as raw:
         raw.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         return raw.recv(4096).decode("latin-1")[:5]
 def unix():
@@ -71,6 +75,11 @@ while last.decode() not in seen:
     seen.update(text for text in texts if text.encode() in packet)
 print(json.dumps({"seen": sorted(seen), "size": size}))
 """
+
+#: A key and a certificate as each job makes them for itself.
+OWN = """umask 077; cd "$(mktemp -d)" && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+    -sha256 -days 3650 -subj /CN=another -keyout key.pem -out cert.pem 2>log || cat log >&2
+cat cert.pem key.pem; rm -r "$PWD" """
 
 #: As the owner: on which TCP ports the programs of the job with this runtime directory listen, and how many they are.
 LISTENING = r"""
@@ -131,7 +140,8 @@ def test_another_user_of_the_node_is_refused_at_every_door(guarded: Guarded, tmp
     certificates = {
         "another gateway's": foreign.client().file.read_text(),
         "an expired one of ours": expired.file.read_text(),
-        "another job's": guarded.run(["cat", f"{guarded.runtime}/cert.pem", f"{guarded.runtime}/key.pem"], "alice"),
+        "another job's": guarded.run(["sh", "-c", OWN], OTHER),
+        "this job's own": guarded.run(["cat", f"{guarded.runtime}/cert.pem", f"{guarded.runtime}/key.pem"], "alice"),
         "ours, if it were stolen": (ours / "client.pem").read_text(),
     }
     asked: dict[str, Any] = {
@@ -151,8 +161,8 @@ def test_another_user_of_the_node_is_refused_at_every_door(guarded: Guarded, tmp
     assert found.pop("socket") == "PermissionError"
     assert found.pop("folder") == "PermissionError"
     assert found.pop("no TLS") in {"", "ConnectionResetError", "\x15\x03\x03\x00\x02"}, "an alert, and no answer"
-    assert set(found) == {"none", "another gateway's", "an expired one of ours", "another job's"}
-    assert set(found.values()) <= {"SSLError", "ConnectionResetError", "SSLEOFError"}, found
+    assert set(found) == {"none", "another gateway's", "an expired one of ours", "another job's", "this job's own"}
+    assert set(found.values()) <= {"SSLError", "ConnectionResetError", "BrokenPipeError", "SSLEOFError"}, found
 
 
 def test_the_service_has_no_port_that_anybody_could_connect_to(guarded: Guarded) -> None:
@@ -161,18 +171,43 @@ def test_the_service_has_no_port_that_anybody_could_connect_to(guarded: Guarded)
     assert found["ports"] == []
 
 
-def test_a_captured_packet_shows_no_plain_text(guarded: Guarded) -> None:
-    product = guarded.product
-    argv = product.cluster.exec_argv(
-        guarded.node, ["python3", "-c", WIRE, SECRET_QUESTION, "chat/completions", "assistant", IN_PLAIN], None
-    )
+@contextmanager
+def captured(product: Product, host: str) -> Iterator[Callable[[], Any]]:
+    """What goes over this host's wires meanwhile, until the text that is in plain: ask when it has been sent."""
+    texts = [SECRET_QUESTION, "chat/completions", "assistant", IN_PLAIN]
+    argv = product.cluster.exec_argv(host, ["python3", "-c", WIRE, *texts], None)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as wire:
         assert wire.stdout is not None
-        assert wire.stdout.readline() == "listening\n"
-        done = product.sluice("chat", "guarded", SECRET_QUESTION)
-        assert done.returncode == 0, done.stderr
-        with socket.create_connection((guarded.endpoint.host, guarded.endpoint.port), 30) as plain:
-            plain.sendall(IN_PLAIN.encode())
-        told = json.loads(wire.stdout.readline())
-    assert told["seen"] == [IN_PLAIN], "and what is plain is seen"
-    assert told["size"] > 1000
+        lines = wire.stdout
+        assert lines.readline() == "listening\n"
+        yield lambda: json.loads(lines.readline())
+
+
+def in_plain(address: str, port: int) -> None:
+    with socket.create_connection((address, port), 60) as plain:
+        plain.sendall(IN_PLAIN.encode())
+
+
+@pytest.mark.parametrize("way", ["direct", "ssh"])
+def test_a_captured_packet_shows_no_plain_text(guarded: Guarded, way: str, tmp_path: Path) -> None:
+    product = guarded.product
+    question: dict[str, Any] = {
+        "model": "guarded",
+        "messages": [{"role": "user", "content": SECRET_QUESTION}],
+        "max_tokens": 5,
+    }
+    question["metadata"] = {"weight": "x" * MUCH}
+    with ExitStack() as stack:
+        address = stack.enter_context(a_client_service(product, way, tmp_path))
+        on_node = stack.enter_context(captured(product, guarded.node))
+        on_login = stack.enter_context(captured(product, "login"))
+        token = {"Authorization": f"Bearer {product.environment['SLUICE_TOKEN']}"}
+        answer = httpx.post(f"{address}/v1/chat/completions", json=question, headers=token, timeout=120)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["role"] == "assistant"
+        in_plain(guarded.endpoint.host, guarded.endpoint.port)
+        in_plain(product.cluster.addresses["login"], 22)
+        told = {"node": on_node(), "login": on_login()}
+    assert [found["seen"] for found in told.values()] == [[IN_PLAIN], [IN_PLAIN]], "and what is plain is seen"
+    assert told["node"]["size"] > MUCH
+    assert (told["login"]["size"] > MUCH) == (way == "ssh"), "it goes the way that is asked for"

@@ -42,7 +42,7 @@ class Services:
 
     def asked(self, port: int) -> int:
         """How many lists of models a process has answered."""
-        shown = httpx.get(f"http://127.0.0.1:{self.ports[port]}/metrics", headers=self.auth, timeout=30).text
+        shown = httpx.get(f"http://127.0.0.1:{self.ports[port]}/metrics", headers=self.auth, timeout=60).text
         return sum(
             int(float(number))
             for number in re.findall(r'^sluice_http_requests_total\{.*"/v1/models".*\} (\S+)', shown, re.MULTILINE)
@@ -51,7 +51,7 @@ class Services:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=30).status_code < 500
+        return httpx.get(url, timeout=60).status_code < 500
     except httpx.TransportError:
         return False
 
@@ -165,7 +165,7 @@ def test_requests_go_through_it_to_both_processes_and_on_when_one_is_stopped(
                     return False
 
             until(through, within=WITHIN, what="a request comes through")
-            sent = httpx.get(f"http://127.0.0.1:{plain}/x", headers={"Host": "sluice.example.org"})
+            sent = httpx.get(f"http://127.0.0.1:{plain}/x", headers={"Host": "sluice.example.org"}, timeout=60)
             assert (sent.status_code, sent.headers["location"]) == (301, "https://sluice.example.org/x")
             before = {port: services.asked(port) for port in (8002, 8012)}
 

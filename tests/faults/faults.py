@@ -13,14 +13,14 @@ from tests.faults.stage import Setting, Stage, until_alive
 
 HOLD_WRITE_LOCK = """
 import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=120)
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.read()
 """
 CUT_SESSIONS = """
 pid=$(cat /run/sluice-host/sshd.pid)
-for session in $(cat /proc/$pid/task/$pid/children); do kill -KILL "$session"; done
+for session in $(cat /proc/$pid/task/$pid/children); do kill -KILL "$session" || true; done  # it may just have ended
 """
 
 

@@ -1,6 +1,5 @@
 """Rendered jobs on a real Slurm with the real Apptainer: what the program received, and what Slurm granted."""
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.cluster import Cluster
+from gateway.cluster.files import remove_tree
 from gateway.model.job import JobScript
 from gateway.model.plan import PinnedImage
 from gateway.model.recipe import Recipe
@@ -53,7 +53,7 @@ def place(slurm_cluster: Cluster) -> Iterator[str]:
     """
     slurm_cluster.exec("node1", ["sh", "-c", f"cd /home/alice && {make}"], user="alice")
     yield name
-    shutil.rmtree(slurm_cluster.home / "alice" / name)
+    remove_tree(slurm_cluster.home / "alice" / name)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def submit(slurm_cluster: Cluster, place: str) -> Callable[..., Done]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=240,
         )
         session = home / "sessions" / f"T{count}"
         tasks = range(script.options.tasks)

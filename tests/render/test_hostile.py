@@ -151,7 +151,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe, plan_
     return runs
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(one=TEXTS, many=st.lists(TEXTS, max_size=30))
 @example(one="a\nb", many=NASTY)
 def test_every_value_arrives_as_one_argument(run: Run, one: str, many: list[str]) -> None:
@@ -165,7 +167,9 @@ def test_every_value_arrives_as_one_argument(run: Run, one: str, many: list[str]
     assert (received.environment["ONE"], received.environment["PAIR"]) == (one, f"<{one}>")
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(one=TEXTS, many=st.lists(TEXTS, max_size=10))
 @example(one="$(touch pwned)", many=NASTY)
 def test_a_script_gets_every_value_unchanged(run: Run, one: str, many: list[str]) -> None:
@@ -183,7 +187,9 @@ PATHS = st.text(st.characters(exclude_characters="\0\n\r/", exclude_categories=[
 )
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(name=PATHS)
 @example(name="a,b:ro 'c' \"d\" $(touch pwned) =src")
 def test_a_mounted_path_stays_one_mount(run: Run, name: str) -> None:
