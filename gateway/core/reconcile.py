@@ -36,10 +36,12 @@ from gateway.store.clusters import SeenCluster
 log = structlog.get_logger(__name__)
 
 BUSY_FOR = 30.0
+SEEN_EVERY = 15.0
 INVENTORY_EVERY = 15.0
 ERROR_PAUSE = 5.0
 #: States of nodes that an operator empties.
 _NODE_LEFT = frozenset({"DRAIN", "DRAINING", "DRAINED"})
+_STOCK = "stock"
 
 T = TypeVar("T")
 
@@ -81,7 +83,9 @@ class ClusterLoop:
         self._groups = Groups(gateway, cluster, self._write)
         self._database_away = ""
         self._busy_until = 0.0
-        self._inventory_due = 0.0
+        self._seen_due = self._inventory_due = 0.0
+        self._looked = self._turned = self._counted = 0.0  # what a look, a turn, an inventory are believed to take
+        self._saving = asyncio.Lock()
         self._seen: SeenCluster = SeenCluster(
             name=cluster.name, backend=cluster.settings.backend, reachable=False, message="not asked yet"
         )
@@ -111,6 +115,8 @@ class ClusterLoop:
                     self._failed(error, "turn failed")
                 await work.wait(max(0.0, due - now()), rung)
         finally:
+            if (stock := self._acting.get(_STOCK)) is not None:
+                stock.cancel()  # nothing is lost with it
             await asyncio.gather(*self._acting.values(), return_exceptions=True)
 
     async def between(self) -> bool:
@@ -151,7 +157,8 @@ class ClusterLoop:
             self._failures += 1
             return pace.after_silence(self._failures, usual, random.random())  # noqa: S311 - spreads, hides nothing
         self._failures = 0
-        rest = pace.after_answer(self._seen.poll_seconds or 0.0, loop.time() - began)
+        self._turned = pace.believed(loop.time() - began, self._turned)
+        rest = pace.after_answer(self._looked, self._turned)
         self._next_look = loop.time() + rest
         return max(usual, rest)
 
@@ -194,8 +201,8 @@ class ClusterLoop:
         job_ids = [session.job.job_id for session in sessions if session.job.job_id is not None]
         now, began = clock(), loop.time()
         awaited = [s.job.job_id for s in sessions if s.job.job_id is not None and life.awaits_news(s, now)]
-        stale = began >= self._inventory_due
-        if not stale and not job_ids and self._seen.reachable:
+        due = began >= self._seen_due or not self._seen.reachable
+        if not due and not job_ids:
             return {}  # nothing to ask
         cost = self._cluster.cost
         try:
@@ -204,37 +211,48 @@ class ClusterLoop:
             took = loop.time() - began
             if job_ids:
                 cost.looked(took, tally.received, len(job_ids))
-            news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
-            if stale:
-                news |= await self._take_stock(needed=not job_ids)
-                stock = loop.time() - began - took
-                self._inventory_due = began + pace.between_inventories(stock, INVENTORY_EVERY)
+                self._looked = pace.believed(took, self._looked)
+            else:
+                await self._cluster.scheduler.info()  # no other question shows that Slurm answers
         except SchedulerUnavailable as error:
             if self._seen.reachable or self._seen.message != error.message:
                 log.warning("slurm unreachable", cluster=self.name, error=error.message)
             await self._see({"reachable": False, "message": error.message})
             return None
         self.answered = now
-        if stale or not self._seen.reachable:
+        news: dict[str, Any] = {"reachable": True, "message": "", "polled_at": now, "poll_seconds": took}
+        if due:
+            self._seen_due = began + SEEN_EVERY
             await self._see(news)
         else:
             self._seen = self._seen.model_copy(update=news)
+        if began >= self._inventory_due:
+            self._do(_STOCK, self._take_stock())
         return seen
 
-    async def _take_stock(self, *, needed: bool) -> dict[str, Any]:
-        """Version and inventory. Without accounting slurmrestd tells no partitions, but jobs go on: keep the last."""
+    async def _take_stock(self) -> None:
+        """Version and inventory, beside the turns: while slurmdbd hangs, slurmrestd tells no partitions for a minute.
+
+        Without an answer the last one is kept: jobs go on, and are submitted, all the same.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            info, inventory = await self._cluster.scheduler.info(), await self._cluster.scheduler.inventory()
+            try:
+                info, inventory = await self._cluster.scheduler.info(), await self._cluster.scheduler.inventory()
+            finally:  # also of one that hangs: each question keeps a thread of slurmrestd from answering others
+                self._counted = pace.believed(loop.time() - began, self._counted)
+                self._inventory_due = loop.time() + pace.between_lists(self._counted, INVENTORY_EVERY)
+            await self._see({"slurm_version": info.version, "backend": info.backend, "inventory": inventory})
         except SchedulerUnavailable as error:
-            if needed:
-                raise
             log.warning("no inventory", cluster=self.name, error=error.message)
-            return {}
-        return {"slurm_version": info.version, "backend": info.backend, "inventory": inventory}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            self._failed(error, "inventory not taken")
 
     async def _see(self, news: dict[str, Any]) -> None:
         self._seen = self._seen.model_copy(update=news)
-        await self._write(partial(seen_clusters.save, seen=self._seen))
+        async with self._saving:  # the newest is written last
+            await self._write(partial(seen_clusters.save, seen=self._seen))
 
     async def _steps(self, sessions: list[Session], seen: Mapping[int, SeenJob], now: datetime) -> None:
         decided: list[tuple[Session, Step]] = []

@@ -167,6 +167,7 @@ class FakeSlurm:
     async def inventory(self) -> Inventory:
         await self._answer("inventory")
         if self.faults.accounting_down:  # as slurmrestd does
+            await asyncio.sleep(self.faults.accounting_delay)
             raise SchedulerUnavailable("slurmdbd does not respond")
         return Inventory(
             partitions=tuple(

@@ -21,6 +21,7 @@ class Faults:
 
     unavailable: bool = False  # nothing answers
     accounting_down: bool = False  # slurmdbd does not answer
+    accounting_delay: float = 0.0  # seconds until it is told that it does not
     lose_requests: int = 0  # the next submits do not arrive, and who submits cannot tell
     lose_answers: int = 0  # the next submits are taken, their answers lost
     refuse_requests: int = 0  # the next submits certainly do not arrive

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from gateway.core import pace
 from gateway.core.ports import Scheduler, SchedulerInfo, Shell
 from gateway.errors import SluiceError
 from gateway.model.inventory import Inventory
@@ -18,7 +19,6 @@ log = structlog.get_logger(__name__)
 
 EVERY: Final = 30.0
 NEW_EVERY: Final = 5.0  # while a job of ours waits that did not the last time
-COST: Final = 50
 HINTS_A_LOOK: Final = 50
 _TIMEOUT: Final = 30.0
 _WAITED_FOR: Final = 0.1  # seconds; an answer that takes longer is told by a later look
@@ -51,7 +51,7 @@ class WithPlaces:
         if not waiting:
             return seen
         patience = EVERY if self._asked_for.issuperset(waiting) else NEW_EVERY
-        if self._asking is None and self._monotonic() >= self._asked_at + max(patience, COST * self._took):
+        if self._asking is None and self._monotonic() >= self._asked_at + pace.between_lists(self._took, patience):
             self._asked_for, self._asked_at = frozenset(waiting), self._monotonic()
             self._asking = asyncio.create_task(self._ask(), name="places")
         if self._asking is not None and (await asyncio.wait({self._asking}, timeout=_WAITED_FOR))[0]:
@@ -76,7 +76,7 @@ class WithPlaces:
             log.info("places in the queue unknown", error=str(error))
             return {}
         finally:
-            self._took = self._monotonic() - began
+            self._took = pace.believed(self._monotonic() - began, self._took)
 
     async def submit(self, script: JobScript, user: str) -> int:
         return await self._inner.submit(script, user)

@@ -55,7 +55,7 @@ def test_vllm_answers_the_openai_sdk_and_its_own_benchmark(product: Product, tmp
     assert (figures["succeeded"], figures["output_tokens"], figures["tokens_by"]) == (20, 320, "usage")
     assert product.sluice("stop", "big", "--wait").returncode == 0
     left = product.cluster.exec("node1", ["pgrep", "-u", "alice", "-f", "vllm"], check=False)
-    assert left.stdout == "", "vLLM left processes behind"
+    assert (left.returncode, left.stdout) == (1, ""), "vLLM left processes behind"
 
 
 def test_a_training_runs_on_two_nodes(product: Product) -> None:

@@ -231,14 +231,48 @@ def purging_soon(product: Product) -> Iterator[None]:
         slurm(product, "scontrol", "reconfigure")
 
 
+def purged(product: Product, session: Session) -> bool:
+    """Whether slurmctld says that it has no such job: one that does not answer has said nothing."""
+    asked = ["squeue", "-h", "-t", "all", "-j", job(session)]
+    return "Invalid job id specified" in product.cluster.exec("ctl", asked, check=False).stderr
+
+
+@contextmanager
+def stopped_amid_a_look(product: Product) -> Iterator[None]:
+    """The server stands still, and has asked Slurm about its jobs but not read the answer."""
+
+    def looks() -> int:
+        return int(slurm(product, "grep", "-c", "GET /slurm/.*/jobs/state/", "/var/log/slurm/slurmrestd.out"))
+
+    product.cluster.signal("ctl", "slurmctld", "STOP")
+    try:
+        before = looks()
+        until(looks, lambda now: now > before, what="a look is under way")
+        os.kill(product.pid, signal.SIGSTOP)
+    finally:
+        product.cluster.signal("ctl", "slurmctld", "CONT")
+    try:
+        yield
+    finally:
+        os.kill(product.pid, signal.SIGCONT)
+
+
+def test_a_server_that_was_stopped_amid_a_look_looks_again_soon(product: Product) -> None:
+    session = launch(product, "stood-still", recipe="shell-command", command="sleep 24; exit 7")
+    with stopped_amid_a_look(product):
+        state = ("squeue", "-h", "-t", "all", "-o", "%T", "-j", job(session))
+        until(lambda: slurm(product, *state), lambda text: text == "FAILED")
+    ended = until_shown(product, "stood-still", lambda found: found["ended"], 60)
+    assert (ended["phase"], ended["job"]["exit_code"]) == ("failed", 7)
+
+
 def test_a_job_that_ended_and_was_purged_while_the_server_was_down_and_accounting_late(product: Product) -> None:
     session = launch(product, "purged", recipe="shell-command", command="sleep 20; exit 7")
-    gone = ("squeue", "-h", "-j", job(session), "-t", "all")
     with purging_soon(product):
         product.cluster.service("ctl", "stop", "slurmdbd")
         os.kill(product.pid, signal.SIGSTOP)
         try:
-            until(lambda: slurm(product, *gone, check=False), lambda text: not text, within=180)
+            until(lambda: purged(product, session), within=180)
         finally:
             os.kill(product.pid, signal.SIGCONT)
         try:

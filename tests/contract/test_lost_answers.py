@@ -123,11 +123,12 @@ async def test_half_a_script_does_not_become_a_job(
         await through.scheduler.submit(jobs(name, LONG), "alice")
     ssh_relay.whole()
 
-    async def still_there() -> bool:
-        found = either_cluster.exec("login", ["pgrep", "-f", name], user="alice", check=False)
-        return bool(found.stdout.strip())
+    async def found() -> int:
+        """By pgrep: 0 some, 1 none, and any other if it could not say."""
+        done: int = either_cluster.exec("login", ["pgrep", "-f", name], user="alice", check=False).returncode
+        return done
 
-    await until(still_there, lambda there: not there)
+    await until(found, lambda code: code == 1)
     assert await through.scheduler.find(name, "alice") is None
 
 

@@ -192,9 +192,10 @@ async def test_what_is_no_longer_waited_for_does_not_run_on(
     with pytest.raises(Unavailable, match="did not end within"):
         await backend.shell.run(deaf, user="alice", timeout=0.5)
 
-    async def processes() -> str:
-        said: str = slurm_cluster.exec("login", ["pgrep", "-f", run], user="alice", check=False).stdout
-        return said
+    async def found() -> int:
+        """By pgrep: 0 some, 1 none, and any other if it could not say."""
+        done: int = slurm_cluster.exec("login", ["pgrep", "-f", run], user="alice", check=False).returncode
+        return done
 
-    await until(processes, lambda said: not said.strip())
+    await until(found, lambda code: code == 1)
     await backend.close()

@@ -87,6 +87,17 @@ async def test_a_new_job_gets_its_place_soon() -> None:
     assert login.asked == 2
 
 
+async def test_a_squeue_that_was_held_up_once_is_asked_again_soon() -> None:
+    slurm, login, now = FakeSlurm(nodes=0), Login("1 cpu Priority\n"), [0.0]
+    moments = [0.0, 0.0, 0.0, 600.0]  # the server is stopped for ten minutes in the middle of the question
+    placed = WithPlaces(slurm, login, viewer="ann", monotonic=lambda: moments.pop(0) if moments else now[0])
+    job_id = await placed.submit(JobScript(options=JobOptions(name="a"), text="#!/bin/sh\n"), "ann")
+    await placed.look([job_id])
+    now[0] = 60.0
+    await placed.look([job_id])
+    assert (login.asked, moments) == (2, [])
+
+
 class Noted(FakeSlurm):
     """Notes of which jobs news was awaited."""
 
