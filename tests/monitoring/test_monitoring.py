@@ -8,6 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.core import clusters
 from gateway.model.session import Phase
 from gateway.web.serving import running
 from monitoring.app import app
@@ -57,6 +58,11 @@ async def test_sessions_clusters_and_requests_are_counted(http: httpx.AsyncClien
         site.slurm.finish(job_id)
         await site.reaches(first.id, Phase.SUCCEEDED)
         await http.get("/nowhere")
+
+        async def counted() -> bool:
+            return bool((await clusters.views(site.gateway))[0].nodes)
+
+        await site.until(counted, "the first inventory")
         samples = await scraped(http)
     assert value(samples, "sluice_sessions", cluster="c", recipe="count", phase="succeeded") == 1
     assert value(samples, "sluice_sessions", cluster="c", recipe="count", phase="queued") == 1

@@ -60,10 +60,11 @@ async def test_images(api: httpx.AsyncClient) -> None:
 
 async def test_clusters_show_partitions_nodes_and_gpus(api: httpx.AsyncClient, site: Site) -> None:
     async def polled() -> bool:
-        return bool((await api.get("/clusters/c")).json()["reachable"])
+        return bool((await api.get("/clusters/c")).json()["partitions"])
 
-    await site.until(polled, "the first poll")
+    await site.until(polled, "the first inventory")
     view = (await api.get("/clusters")).json()["items"][0]
+    assert view["reachable"]
     assert [partition["name"] for partition in view["partitions"]] == ["cpu", "gpu", "debug"]
     assert view["gpus"] == [{"name": "gpu", "type": "a100", "total": 8, "used": 0}]
     calls = dict(site.slurm.calls)
