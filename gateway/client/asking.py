@@ -12,13 +12,12 @@ from gateway.agent.landing import Bytes
 from gateway.client.asked import as_model
 from gateway.client.choice import Kin
 from gateway.client.connection import DRAINING, REFUSAL, Connection
-from gateway.client.framing import Chunked, Frame, Malformed, UntilClose
+from gateway.client.framing import Chunked, Frame, Malformed, UntilClose, dechunked
 from gateway.client.http1 import END, ResponseHead
 from gateway.client.openai import CALLS
 from gateway.client.routes import Route
 from gateway.client.upstream import Upstream
 from gateway.client.usage import Tail
-from gateway.client.waking import dechunked
 from gateway.errors import EndpointUnavailable
 from gateway.model.principal import Principal
 from gateway.web.limits import LONGEST_HEAD

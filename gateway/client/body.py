@@ -22,6 +22,11 @@ class Body:
         return self._pieces is not None
 
     @property
+    def whole(self) -> bool:
+        """Nothing more of it will come."""
+        return self._frame.done
+
+    @property
     def text(self) -> bytes:
         """What is kept of it."""
         return b"".join(self._pieces) if self._pieces else b""

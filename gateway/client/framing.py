@@ -5,6 +5,7 @@ follow RFC 9112 to the letter is refused: two programs that read one message dif
 """
 
 import re
+from collections.abc import Iterator
 from typing import Protocol
 
 from gateway.agent.landing import Bytes
@@ -156,3 +157,16 @@ def whole_chunk(line: bytes) -> int:
     found = _SIZE.fullmatch(line)
     length = int(found[1], 16) if found is not None else 0
     return len(line) + length + 2 if length else 0
+
+
+def chunks(body: bytes) -> Iterator[bytes]:
+    """What is in the chunks of a body that is whole, one after the other."""
+    at = 0
+    while size := int(body[at : (end := body.index(_LINE_END, at))].partition(b";")[0], 16):
+        yield body[end + 2 : end + 2 + size]
+        at = end + 4 + size
+
+
+def dechunked(body: bytes) -> bytes:
+    """What is in the chunks of a body that is whole."""
+    return b"".join(chunks(body))

@@ -81,6 +81,7 @@ class Front(asyncio.Protocol):
         "_answering",
         "_began",
         "_body",
+        "_early",
         "_heads",
         "_paused",
         "_service",
@@ -104,6 +105,7 @@ class Front(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._heads = Heads(RequestHead)
         self._ahead = b""
+        self._early = b""  # what came with the head, until somebody takes the request
         self._taker: Taker | None = None
         self._service: Service
         self._visit: Visit | None = None
@@ -305,8 +307,9 @@ class Front(asyncio.Protocol):
         head = self.head
         if head is None:
             return
-        whole = self._taker is None or self._taker.read
-        keep = whole and head.keeps_alive and not self.closing
+        if self._taker is None and not self._came_whole(head):
+            self._taker = Linger()
+        keep = head.keeps_alive and not self.closing and (self._taker is None or self._taker.read)
         headers = [*response.raw_headers, *self.plane.own(self._service, head, response)]
         headers.append((b"x-request-id", head.id))
         if not keep:
@@ -351,6 +354,14 @@ class Front(asyncio.Protocol):
             now + bounds.body_seconds if taker.passes_on else bounds.body_deadline(now, began, before + size)
         )
 
+    def _came_whole(self, head: RequestHead) -> bool:
+        """Whether all of a body is here that nobody took: what is still to come of it would pass for a request."""
+        frame, data, self._early = head.frame(), self._early, b""
+        size = frame.take(data) if data else 0
+        if size < len(data):
+            self.keep(data[size:])
+        return frame.done
+
     def _wait_for_head(self) -> None:
         self.deadline = self.plane.now() + self.plane.bounds.idle_seconds
 
@@ -392,7 +403,9 @@ class Front(asyncio.Protocol):
             if head.seen is UNSEEN:
                 host = head.fields.get(b"host", b"").decode("latin-1")
                 head.seen = self.plane.door.proxies.seen(self.peer.decode(), self.scheme, host, head.headers)
+            self._early = data
             self.plane.begin(self, service, head, data)
+            self._early = b""
         if self._taker is not None and (self._taker.read or self._taker.tunnel):
             self.deadline = self._taker.until
 

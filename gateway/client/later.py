@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gateway.client.body import Body
 from gateway.client.connection import HIGH_WATER
-from gateway.client.framing import Frame
+from gateway.client.framing import Chunked, Frame, Malformed, chunks
 from gateway.errors import SluiceError, TooLarge
 
 if TYPE_CHECKING:
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: A body that must be whole comes in no more chunks than these: to take it out of them is work, however short they are.
+MOST_CHUNKS = 1 << 16
+
 
 class Whole:
-    """Collects a body of at most `limit` bytes, and hands it on."""
+    """Collects a body of at most `limit` bytes, and hands on what is in it."""
 
     tunnel = passes_on = False
     until = float("inf")
@@ -42,7 +47,8 @@ class Whole:
             if self._size > self._limit:
                 raise TooLarge(f"the request is longer than {self._limit >> 20} MiB")
             if self._frame.done:
-                self._then(data if len(self._pieces) == 1 else b"".join(self._pieces))
+                body = data if len(self._pieces) == 1 else b"".join(self._pieces)
+                self._then(_content(body) if isinstance(self._frame, Chunked) else body)
         except SluiceError as error:
             self._front.refuse(error)
 
@@ -67,7 +73,7 @@ class Whole:
 
 
 class Later:
-    """Keeps what the caller sends until `work` is done, and hands it to what that gives."""
+    """Keeps what comes of the body until `work` is done, and hands it to what that gives."""
 
     tunnel = passes_on = False
     until = float("inf")
@@ -75,25 +81,31 @@ class Later:
     def __init__(
         self, front: "Front", frame: Frame, work: Coroutine[Any, Any, Callable[[bytes], None]], data: bytes
     ) -> None:
-        self._front, self._frame = front, frame
-        self._early, self._size = [data], len(data)
+        self._front, self._body = front, Body(frame)
+        try:
+            self.received(data)
+        except Malformed:
+            work.close()
+            raise
         self._task = asyncio.get_running_loop().create_task(self._do(work))
 
     def received(self, data: bytes) -> None:
-        self._early.append(data)
-        self._size += len(data)
-        if self._size > HIGH_WATER:
+        piece, rest = self._body.take(data)
+        if rest:
+            self._front.keep(rest)
+        self._body.keep(piece, sent=False)
+        if self._body.size > HIGH_WATER:
             self._front.pause_reading()
 
     @property
     def read(self) -> bool:
-        return self._frame.done
+        return self._body.whole
 
     async def _do(self, work: Coroutine[Any, Any, Callable[[bytes], None]]) -> None:
         try:
             then = await work
             self._front.resume_reading()
-            then(b"".join(self._early))
+            then(self._body.text)
         except SluiceError as error:
             self._front.refuse(error)
         except Exception:
@@ -114,3 +126,11 @@ class Later:
 
     def shutdown(self) -> None:
         return
+
+
+def _content(body: bytes) -> bytes:
+    """What is in the chunks. TooLarge."""
+    pieces = list(islice(chunks(body), MOST_CHUNKS + 1))
+    if len(pieces) > MOST_CHUNKS:
+        raise TooLarge(f"the request comes in more than {MOST_CHUNKS} chunks")
+    return b"".join(pieces)

@@ -12,7 +12,6 @@ from gateway.client import outgoing
 from gateway.client.affinity import kin
 from gateway.client.cookies import Cookies
 from gateway.client.exchange import Exchange
-from gateway.client.framing import Frame
 from gateway.client.http1 import RequestHead, lines
 from gateway.client.later import Later
 from gateway.client.moving import moved
@@ -111,18 +110,17 @@ class SessionProxy:
             query = b"?" + head.query if head.query else b""
             front.respond(RedirectResponse((place.prefix + b"/" + query).decode("latin-1"), 308))
             return
-        frame = head.frame()
         route = plane.routes.at(caller, place.ref)
         if route is not None and caller.enters(route):
             plane.routes.require(caller, "open", route)
-            _pass_on(plane, front, head, frame, place, caller, route, data)
+            _pass_on(plane, front, head, place, caller, route, data)
             return
 
         async def look() -> Callable[[bytes], None]:
             found = await plane.routes.pages(caller, place.ref)
-            return partial(_pass_on, plane, front, head, frame, place, caller, found)
+            return partial(_pass_on, plane, front, head, place, caller, found)
 
-        front.hand(Later(front, frame, look(), data))
+        front.hand(Later(front, head.frame(), look(), data))
 
     def allows(self, plane: "Plane", caller: Principal, route: Route) -> bool:
         return caller.enters(route) and plane.routes.permits(caller, "open", route)
@@ -151,7 +149,6 @@ def _pass_on(
     plane: "Plane",
     front: "Front",
     head: RequestHead,
-    frame: Frame,
     place: Place,
     caller: Principal,
     route: Route,
@@ -171,6 +168,7 @@ def _pass_on(
         kin=kin(route.service.affinity, head, caller.name),
     )
     ticket = plane.limits.enter(caller, (route,), plane.now())
+    frame = head.frame()
     exchange = Exchange(front, head, frame, plan, ticket)
     front.hand(exchange)
     if not frame.done and not data:

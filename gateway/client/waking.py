@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from gateway.client.framing import dechunked
 from gateway.client.routes import Route
 from gateway.errors import DatabaseUnavailable, NotReady, Overloaded
 from gateway.settings import ProxySettings
@@ -128,12 +129,3 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def dechunked(body: bytes) -> bytes:
-    """What is in the chunks of a body that is whole."""
-    pieces, at = [], 0
-    while size := int(body[at : (end := body.index(b"\r\n", at))].partition(b";")[0], 16):
-        pieces.append(body[end + 2 : end + 2 + size])
-        at = end + 4 + size
-    return b"".join(pieces)

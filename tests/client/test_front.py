@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.client import front
+from gateway.client.later import MOST_CHUNKS
 from gateway.model.connection_limits import ConnectionLimits
 from tests.services import Asked, answer, chunk, read_request
 
@@ -137,6 +138,14 @@ async def test_a_body_that_is_too_long_is_refused_before_it_comes(plane: Any) ->
         assert (status, json.loads(body)["error"]["code"]) == (413, "too_large")
 
 
+async def test_a_question_in_too_many_chunks_is_refused(plane: Any) -> None:
+    for more, code in ((0, 400), (1, 413)):  # what is in the first is no JSON
+        body = chunk(b"x") * (MOST_CHUNKS + more) + b"0\r\n\r\n"
+        text = request(plane, "POST /v1/completions", "Transfer-Encoding: chunked", body=body)
+        async with raw(plane, text) as caller:
+            assert (await caller.answer())[0] == code
+
+
 async def test_who_sends_nothing_or_too_slowly_is_let_go(plane: Any) -> None:
     """The clock is the loop's; here it is the connection's own deadline that is moved up once its bytes have come."""
 
@@ -248,3 +257,39 @@ async def test_a_body_that_comes_after_its_answer_is_no_part_of_the_next_request
         for path in ("/api/v1/y", "/api/v1/z"):
             told.writer.write(request(plane, f"GET {path}"))
             assert (await told.answer())[0] == 404
+
+
+REFUSED = ("POST /v1/nothing", "PUT /v1/completions", "OPTIONS /v1/completions", "POST /s/none/", "POST /s/web")
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("line", REFUSED)
+async def test_the_body_of_a_request_that_is_refused_is_no_request(plane: Any, line: str, known: bool) -> None:
+    """Whether it came before the answer, after it, or both. A proxy in front may send others' requests behind it."""
+    async with raw(plane, request(plane, "GET /v1/models") if known else b"") as first:
+        if known:
+            await first.answer()
+    for came in (0, 10):
+        text = request(plane, line, f"Content-Length: {len(SMUGGLED)}", body=SMUGGLED[:came])
+        async with raw(plane, text) as caller:
+            status, told, _ = await caller.answer()
+            assert (status in {308, 404, 405}, told["connection"]) == (True, "close")
+            caller.writer.write(SMUGGLED[came:] + request(plane, "GET /health/live"))
+            assert await caller.closed()
+
+
+@pytest.mark.parametrize("line", ["POST /v1/completions", "POST /s/web/"])
+async def test_chunks_that_cannot_be_read_are_refused_while_it_is_asked_who_calls(plane: Any, line: str) -> None:
+    text = request(plane, line, "Transfer-Encoding: chunked", body=b"no chunk\r\n" + SMUGGLED)
+    async with raw(plane, text) as caller:
+        assert (await caller.answer())[0] == 400
+        assert await caller.closed()
+
+
+@pytest.mark.parametrize("line", REFUSED)
+async def test_what_stands_behind_the_body_of_a_refused_request_is_the_next_one(plane: Any, line: str) -> None:
+    for framed in (f"Content-Length: {len(SMUGGLED)}", "Transfer-Encoding: chunked"):
+        body = chunk(SMUGGLED) + b"0\r\n\r\n" if "chunked" in framed else SMUGGLED
+        async with raw(plane, request(plane, line, framed, body=body) + request(plane, "GET /health/live")) as caller:
+            assert (await caller.answer())[0] in {308, 404, 405}
+            assert json.loads((await caller.answer())[2]) == {"status": "ok"}

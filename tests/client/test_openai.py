@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -253,6 +254,22 @@ async def test_bad_input_is_told_in_openais_words(plane: Any, content: bytes, st
     response = await plane.http.post("/v1/chat/completions", content=content)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_question_may_come_in_chunks(plane: Any) -> None:
+    """As programs send one that they write while they send it; the model server is told its length."""
+    model, text = Model(), json.dumps({"model": "tiny", "messages": MESSAGES}).encode()
+
+    async def pieces(size: int) -> AsyncIterator[bytes]:
+        for at in range(0, len(text), size):
+            yield text[at : at + size]
+
+    await plane.serve(model)
+    for size in (len(text), 7, 1):
+        response = await plane.http.post("/v1/chat/completions", content=pieces(size))
+        assert (response.status_code, model.asked[-1].body) == (200, text)
+        assert model.asked[-1].headers["content-length"] == str(len(text))
+        assert "transfer-encoding" not in model.asked[-1].headers
 
 
 async def test_only_the_named_paths_reach_a_server_and_nothing_without_the_token(plane: Any) -> None:
