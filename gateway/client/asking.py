@@ -67,12 +67,16 @@ async def ask(
                 await plane.awaken(routes, _nobody_listens)
         route, member = choice
         patience = plane.limits.settings.first_byte_seconds or None
+        connection = member.take()
+        member.begin()
         try:
             async with asyncio.timeout(patience):
-                told = await _of(plane, route, member, question)
+                told = await _of(plane, route, member, connection, question)
         except TimeoutError as error:
             member.unanswered("no answer in time")
             raise Broken(f"session {route.name} did not answer within {patience:g} seconds") from error
+        finally:
+            member.end()
         return told
     finally:
         ticket.done()
@@ -82,10 +86,11 @@ def _nobody_listens(text: str) -> None:
     del text
 
 
-async def _of(plane: "Plane", route: Route, member: Upstream, question: Question) -> Told:
+async def _of(
+    plane: "Plane", route: Route, member: Upstream, connection: Connection | None, question: Question
+) -> Told:
     """The answer of this endpoint. A kept connection that had died unseen is not its fault: it is asked once more."""
     data = _request(route, question)
-    connection = member.take()
     if connection is not None and connection.used:
         try:
             return await _over(plane, route, member, connection, data)
@@ -106,15 +111,12 @@ async def _of(plane: "Plane", route: Route, member: Upstream, question: Question
 async def _over(plane: "Plane", route: Route, member: Upstream, connection: Connection, data: bytes) -> Told:
     listener = Listener(route.name)
     connection.user = listener
-    member.begin()
     try:
         connection.write(data)
         status = await listener.answer
     except BaseException:
         connection.abort()
         raise
-    finally:
-        member.end()
     if status == _NOT_FOUND_HERE:
         connection.abort()
         _refused(member, listener.said)

@@ -46,10 +46,13 @@ _NEVER = float("inf")
 class Exchange:
     """A request under way. The front hands it what the caller sends, a connection what the service sends."""
 
+    passes_on = True
+
     __slots__ = (
         "_answer",
         "_attempts",
         "_body",
+        "_chosen",
         "_connection",
         "_frame",
         "_front",
@@ -76,7 +79,7 @@ class Exchange:
         self._head, self._frame, self._plan, self._ticket = head, frame, plan, ticket
         self._body = Body(frame)
         self._connection: Connection | None = None
-        self._kept = False
+        self._kept = self._chosen = False
         self._route: Route = plan.routes[0]
         self._member: Upstream
         self._preface: Preface | None = None
@@ -138,10 +141,6 @@ class Exchange:
     @property
     def tunnel(self) -> bool:
         return self._tunnel is not None
-
-    @property
-    def passes_on(self) -> bool:
-        return True
 
     @property
     def route(self) -> Route:
@@ -223,6 +222,8 @@ class Exchange:
         self._route, self._member = choice
         # The caller may send more of the body before the connection is there, so the choice is made first.
         connection = self._member.take() if not self._kept else None
+        self._member.begin()  # not when it is connected: those who choose meanwhile must know
+        self._chosen = True
         if connection is not None:
             self._kept = connection.used
             self._send(connection)
@@ -233,6 +234,7 @@ class Exchange:
         try:
             connection = await member.open(fresh=fresh)
         except EndpointUnavailable as error:
+            self._release()
             self._next(error, reached=False)
         else:
             self._task, self._kept = None, connection.used
@@ -258,7 +260,6 @@ class Exchange:
     def _send(self, connection: Connection) -> None:
         self._connection = connection
         connection.user = self
-        self._member.begin()
         first = self._plan.begin(self._route)
         if self._body.size:
             first += self._body.text
@@ -453,9 +454,10 @@ class Exchange:
             connection.abort()
 
     def _release(self) -> Connection | None:
-        """The connection, which is another one's from here on."""
+        """The connection, if there is one, which is another one's from here on; the endpoint has this done."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if self._chosen:
+            self._chosen = False
             self._member.end()
             self._member.health.websockets -= self._tunnel is not None
         return connection

@@ -112,6 +112,7 @@ class Upstream:
     # How it does
 
     def begin(self) -> None:
+        """It is chosen for a request: before there is a connection, else many at once would choose the same."""
         now = self._loop.time()
         if not self.health.in_flight:
             self._heard_at = now

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from gateway.client.connection import DRAINING, REFUSAL
 from gateway.client.health import BAD_IN_A_ROW
+from gateway.network.agents import AgentPath
 from tests.client.fleet import Fleet, a_fleet
 from tests.services import STREAM_HEAD, Asked, answer, chunk, read_request
 
@@ -122,6 +123,35 @@ async def test_requests_are_spread_and_a_new_replica_is_taken_in(fleet: Fleet) -
             replica.go.set()
     assert len(one.asked) - len(two.asked) in {-1, 0, 1}
     assert three.asked  # slowly at first (test_choice), for seconds that a machine may spend elsewhere
+    assert {answer.status_code for answer in await asyncio.gather(*streams)} == {200}
+
+
+async def test_many_at_once_are_spread_before_they_are_connected(fleet: Fleet, monkeypatch: Any) -> None:
+    one, two = Replica("one"), Replica("two")
+    route = await fleet.known(await fleet.serve(one, two), 2)
+    go, connect = asyncio.Event(), AgentPath.connect
+
+    async def later(*args: Any, **options: Any) -> Any:
+        await go.wait()
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(AgentPath, "connect", later)
+    streams = [asyncio.create_task(fleet.ask(stream=True)) for _ in range(30)]
+
+    async def chosen() -> bool:
+        return sum(member.health.in_flight for member in route.members) == 30
+
+    async def asked() -> bool:
+        return len(one.asked) + len(two.asked) == 30
+
+    try:
+        await fleet.site.until(chosen, "an endpoint is chosen for every stream")
+        go.set()
+        await fleet.site.until(asked, "every stream has begun")
+    finally:
+        for event in (go, one.go, two.go):
+            event.set()
+    assert (len(one.asked), len(two.asked)) == (15, 15)
     assert {answer.status_code for answer in await asyncio.gather(*streams)} == {200}
 
 
