@@ -54,6 +54,10 @@ class Counted:
         return size
 
 
+#: The body of a message that has none, or that was taken already; it is everybody's, as nothing changes in it.
+NOTHING = Counted(0)
+
+
 class UntilClose:
     """The body of an answer that ends with its connection."""
 

@@ -83,6 +83,8 @@ class Front(asyncio.Protocol):
         "_body",
         "_early",
         "_heads",
+        "_known",
+        "_made",
         "_paused",
         "_service",
         "_taker",
@@ -105,6 +107,8 @@ class Front(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._heads = Heads(RequestHead)
         self._ahead = b""
+        self._made: dict[str, bytes] | None = None
+        self._known: Service | None = None
         self._early = b""  # what came with the head, until somebody takes the request
         self._taker: Taker | None = None
         self._service: Service
@@ -390,8 +394,9 @@ class Front(asyncio.Protocol):
             self.malformed(Invalid(str(error)))
 
     def _begin(self, head: RequestHead, text: bytes, data: bytes) -> None:
-        service = self.plane.service(head)
-        now = self.plane.now()
+        if head.made is not self._made:  # else it is like the one before, but for its body's length
+            self._made, self._known = head.made, self.plane.service(head)
+        service, now = self._known, self.plane.now()
         self.deadline, self._body = now + self.plane.bounds.body_seconds, (now, len(data))
         if service is None:
             if self._visit is None:

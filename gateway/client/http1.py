@@ -95,7 +95,7 @@ class RequestHead(_Head):
     None if it comes in chunks. TooManyHeaders.
     """
 
-    __slots__ = ("id", "length", "method", "path", "query", "seen", "target", "version")
+    __slots__ = ("id", "keeps_alive", "length", "method", "path", "query", "seen", "target", "version")
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -114,12 +114,13 @@ class RequestHead(_Head):
         self.id = b""
         self.seen = UNSEEN
         self.length = self._check()
+        self.keeps_alive = self.version == "1.1" and not (b"connection" in self.fields and self.closes)
 
     def again(self, length: bytes) -> Self:
         new = super().again(length)
         new.target, new.path, new.query = self.target, self.path, self.query
         new.version, new.method, new.seen, new.id = self.version, self.method, self.seen, b""
-        new.length = int(length) if length else self.length
+        new.length, new.keeps_alive = int(length) if length else self.length, self.keeps_alive
         return new
 
     def on_url(self, url: bytes) -> None:
@@ -152,10 +153,6 @@ class RequestHead(_Head):
         if not self.seen.proxied or host == self.fields.get(b"host"):
             return self.headers
         return [(b"host", host), *(pair for pair in self.headers if pair[0] != b"host")]
-
-    @property
-    def keeps_alive(self) -> bool:
-        return self.version == "1.1" and not (b"connection" in self.fields and self.closes)
 
     @property
     def is_websocket(self) -> bool:

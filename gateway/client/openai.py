@@ -11,7 +11,7 @@ from gateway.client import outgoing
 from gateway.client.affinity import kin
 from gateway.client.asked import Asked, as_model
 from gateway.client.exchange import Exchange
-from gateway.client.framing import Counted
+from gateway.client.framing import NOTHING
 from gateway.client.http1 import Headers, RequestHead, ResponseHead, lines
 from gateway.client.later import Later, Whole
 from gateway.client.plan import Plan
@@ -124,13 +124,17 @@ class OpenAi:
                 allow=b", ".join(allowed).decode(),
             )
         call = _Call(plane, front, head, caller)
-        frame = head.frame()
         if listing:
-            front.hand(Later(front, frame, call.list(unquote(path[len(MODELS) + 1 :].decode("latin-1"))), data))
+            wanted = unquote(path[len(MODELS) + 1 :].decode("latin-1"))
+            front.hand(Later(front, head.frame(), call.list(wanted), data))
+            return
+        if len(data) == head.length:  # nearly always
+            call.decide(data)
             return
         if head.length is not None and head.length > MAX_BODY:
             raise TooLarge(f"the request is longer than {MAX_BODY >> 20} MiB")
-        if not frame.done and not data:
+        frame = head.frame()
+        if not data:
             front.welcome(head)
         Whole(front, frame, MAX_BODY, call.decide).start(data)
 
@@ -180,7 +184,7 @@ class _Call:
             found = self._plane.routes.serving(self._caller, name) or await self._refuse(name)
             return lambda _: self._go(body, asked, found)
 
-        self._front.hand(Later(self._front, Counted(0), look(), b""))
+        self._front.hand(Later(self._front, NOTHING, look(), b""))
 
     def _go(self, body: bytes, asked: Asked, routes: tuple[Route, ...]) -> None:
         head, front, plane = self._head, self._front, self._plane
@@ -205,7 +209,7 @@ class _Call:
             stream=asked.stream is True,
         )
         ticket = plane.limits.enter(self._caller, routes, plane.now())
-        exchange = Exchange(front, head, Counted(0), plan, ticket)
+        exchange = Exchange(front, head, NOTHING, plan, ticket)
         front.hand(exchange)
         exchange.start(b"")
 

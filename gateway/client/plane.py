@@ -103,11 +103,11 @@ class Plane:
         self._services = services
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%b-%x" % (prefix, number) for number in itertools.count(1))
-        self._loop: asyncio.AbstractEventLoop
+        self.now: Callable[[], float]  # the loop's clock
 
     def entrance(self, web: Web) -> Callable[[Server], asyncio.Protocol]:
         """How connections are accepted for this process; its ASGI application answers what is not the data plane's."""
-        self._loop = asyncio.get_running_loop()
+        self.now = asyncio.get_running_loop().time
         self.identity, self.door, self.bounds = web.identity, web.door, web.door.limits
         self._requests, self._first = web.metrics.requests, web.metrics.seconds
         registry = web.metrics.registry
@@ -144,9 +144,6 @@ class Plane:
                 for exchange in [front.going_on for front in self.fronts]:
                     if exchange is not None:
                         exchange.forsaken()
-
-    def now(self) -> float:
-        return self._loop.time()
 
     # Requests
 

@@ -77,7 +77,7 @@ class Upstream:
         if found is None and self._watcher is not None and not self.health.in_flight:
             found, self._watcher = self._watcher, None
             found.watch(on=False)  # an answer may go on while its link is away for some seconds
-        if not self._idle:
+        if not self._idle and not self._fresh:
             self._warm()
         return found
 
