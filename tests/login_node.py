@@ -52,7 +52,13 @@ async def a_login_node(folder: Path) -> AsyncIterator[LoginNode]:
         def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
             del orig_host, orig_port
             node.asked.append((dest_host, dest_port))
-            return self._connection.forward_connection("127.0.0.1", dest_port)
+            return self._forward(dest_port)
+
+        async def _forward(self, port: int) -> asyncssh.SSHForwarder:
+            made = await self._connection.forward_connection("127.0.0.1", port)
+            if self._connection.is_closed():  # asyncssh would forget it, and leave it open
+                made.close()
+            return made
 
     server = await asyncssh.listen(
         "127.0.0.1",
