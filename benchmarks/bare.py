@@ -32,8 +32,8 @@ class Plain:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
 
-    async def connect(self, endpoint: Endpoint, factory: Callable[[], P]) -> P:
-        del endpoint
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P:
+        del endpoint, alpn
         _, protocol = await asyncio.get_running_loop().create_connection(factory, self._host, self._port)
         return protocol
 

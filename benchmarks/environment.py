@@ -28,9 +28,7 @@ kind: service
 image: python
 parameters:
   port: {{type: integer, default: 9100}}
-service:
-  protocol: openai
-  model: {name}
+service: {service}
 resources: {{cpus: 1, memory: 512M, time: 1h}}
 script: |
 {script}
@@ -72,7 +70,9 @@ def serving(cluster: Cluster, folder: Path, settings: str = "") -> Iterator[Envi
     recipes = folder / "recipes"
     recipes.mkdir()
     indented = "".join(f"  {line}\n" if line else "\n" for line in script.splitlines())
-    (recipes / "bench-stub.yaml").write_text(STUB_RECIPE.format(name="bench-stub", script=indented))
+    kinds = {"bench-stub": "{protocol: openai, model: bench-stub}", "bench-pages": "{protocol: http}"}
+    for name, service in kinds.items():
+        (recipes / f"{name}.yaml").write_text(STUB_RECIPE.format(name=name, service=service, script=indented))
     config = folder / "sluice.toml"
     config.write_text(
         f"state_dir = {json.dumps(str(folder / 'state'))}\n"

@@ -1,7 +1,8 @@
 """What the gateway adds to a stream and to a request, beside a direct connection and other proxies in one run.
 
 Every way leads to the same stub server in the same job: straight; through nginx, vllm-router and LiteLLM; through one
-process of the client service over the agent's mutual-TLS relay (`/v1`, `/s`); and through one without the relay. Then
+process of the client service over the agent's mutual-TLS relay (`/v1`; `/s` to another job of the same server, whose
+connections share nothing); and through one without the relay. Then
 a bulk download and an upload, and a real llama-server, which closes its connection after each stream without a word.
 """
 
@@ -28,7 +29,8 @@ from benchmarks.report import Row
 from benchmarks.streams import streams
 from gateway.sdk import Sluice
 
-MODEL = "bench-stub"
+#: The same server, as a model's and as any other one: connections to the latter are each its own.
+MODEL, PAGES = "bench-stub", "bench-pages"
 BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 CONNECTIONS = (1, 16, 128, 1000)
 SECONDS, WARM = 2.0, 1.0
@@ -60,7 +62,10 @@ def measure(env: Environment) -> Iterator[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-proxy-")))
         session = sluice.sessions.create(MODEL)
         stack.callback(session.stop)
+        pages = sluice.sessions.create(PAGES, parameters={"port": 9101})
+        stack.callback(pages.stop)
         session.wait("ready", timeout=120)
+        pages.wait("ready", timeout=120)
         node = f"{env.cluster.addresses[sluice.sessions.get(session.id).view.job.nodes]}:9100"
         missing: dict[str, str] = {}
         ours = stack.enter_context(_client(env, folder, "client", "gateway.cli.main", "serve", "client", "--port"))
@@ -68,16 +73,15 @@ def measure(env: Environment) -> Iterator[Row]:
         bare, pid = stack.enter_context(_client(env, folder, "bare", "benchmarks.bare", last=node))
         ways["/v1, no relay"] = Way(f"{bare}{CHAT}", (pid,))
         url, pid = ours
-        relay = agents_of(session.id)
-        ways["/v1"] = Way(f"{url}{CHAT}", (pid,), relay)
-        ways["/s"] = Way(f"{url}/s/{session.id}{CHAT}", (pid,), relay)
+        ways["/v1"] = Way(f"{url}{CHAT}", (pid,), agents_of(session.id))
+        ways["/s"] = Way(f"{url}/s/{pages.id}{CHAT}", (pid,), agents_of(pages.id))
         ways |= _peers(stack, node, folder, missing)
         figures = _all(ways, env.headers)
         yield from rows(figures)
         for peer, why in missing.items():
             yield Row(f"{peer}: {why}", "", 0.0)
         _keep(table(figures, missing))
-        yield from bulk.rows(f"http://{node}", f"{url}/s/{session.id}", env.headers, pid)
+        yield from bulk.rows(f"http://{node}", f"{url}/s/{pages.id}", env.headers, pid)
     with Sluice(env.url, env.token) as sluice, tempfile.TemporaryDirectory(prefix="sluice-proxy-") as place:
         yield from _llama(env, sluice, Path(place))
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gateway.agent.certificate import MUX
 from gateway.core import sessions
 from gateway.core.context import Cluster, Gateway
 from gateway.core.policies import Policies
@@ -37,6 +38,7 @@ from gateway.slurm.mounted import MountedFiles
 from gateway.store import images
 from gateway.store.database import Database
 from gateway.web.app import background
+from tests.muxed import served
 from tests.waiting import until_so
 
 ADMIN = LOCAL_ADMIN
@@ -186,24 +188,27 @@ def node_certificate(folder: Path) -> tuple[Path, Path, str]:
 
 
 @asynccontextmanager
-async def a_node(folder: Path, ca_pem: str, service: Handler) -> AsyncIterator[Endpoint]:
-    """A relay with a service behind it."""
+async def a_node(folder: Path, ca_pem: str, service: Handler, *, shares: bool = True) -> AsyncIterator[Endpoint]:
+    """A relay with a service behind it. Without `shares` it is one of before: each of its connections carries one."""
     key, certificate, fingerprint = node_certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(cadata=ca_pem)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols([CONTROL])
+    context.set_alpn_protocols([CONTROL, MUX] if shares else [CONTROL])
     open_ones: dict[asyncio.StreamWriter, asyncio.Future[None]] = {}
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_ones[writer] = done = asyncio.get_running_loop().create_future()
         try:
-            if writer.get_extra_info("ssl_object").selected_alpn_protocol() == CONTROL:
+            alpn = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            if alpn == CONTROL:
                 await reader.readline()
                 writer.write(json.dumps(_STATUS).encode() + b"\n")
                 await writer.drain()
+            elif alpn == MUX:
+                await served(reader, writer, service)
             else:
                 await service(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -9,8 +9,8 @@ from typing import Awaitable, Callable, Sequence, Tuple
 
 from . import errors
 
-#: What a connection is for, by its ALPN name; without one it is for the service.
-CONTROL, TERMINAL, FORWARD = "sluice-control", "sluice-terminal", "sluice-forward"
+#: What a connection is for, by its ALPN name; without one it is for the service. MUX: many streams for the service.
+CONTROL, TERMINAL, FORWARD, MUX = "sluice-control", "sluice-terminal", "sluice-forward", "sluice-mux"
 
 Tool = Callable[[Sequence[str], float], Awaitable[Tuple[int, str]]]
 
@@ -53,6 +53,6 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(cadata=client_ca)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols([CONTROL, TERMINAL, FORWARD])
+    context.set_alpn_protocols([CONTROL, TERMINAL, FORWARD, MUX])
     context.num_tickets = 0  # no resumption: every connection shows its certificate
     return context

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Set, Union
 
+from .certificate import MUX
 from .edge import Edge, Handler
-from .landing import Landing
+from .landing import Bytes, Landing
+from .mux import Mux, Stream
 from .refusal import refusal
 from .splice import Splice
 
@@ -113,8 +115,15 @@ class Relay:
     def established(self, edge: Edge, alpn: Optional[str]) -> Optional[Handler]:
         self._shaking.pop(edge).cancel()
         self._edges.add(edge)
-        if alpn is not None:
-            return self._handlers[alpn](edge)
+        if alpn == MUX:
+            return Mux(edge.write, edge.abort, self._streamed)
+        return self._relayed(edge) if alpn is None else self._handlers[alpn](edge)
+
+    def _streamed(self, stream: Stream) -> Handler:
+        return self._relayed(stream) or Refused(stream)
+
+    def _relayed(self, edge: Union[Edge, Stream]) -> Optional[Handler]:
+        """To the service; None if it is told that it cannot be."""
         if self.target is None or self.draining or len(self.splices) >= self._limit:
             edge.write(refusal("draining" if self.draining else "busy"))
             return None
@@ -149,6 +158,29 @@ class Relay:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class Refused:
+    """The handler of a stream that was told so."""
+
+    def __init__(self, stream: Stream) -> None:
+        stream.handler = self
+        stream.close()
+
+    def received(self, data: Bytes) -> None:
+        del data
+
+    def ended(self) -> None:
+        return
+
+    def lost(self) -> None:
+        return
+
+    def choke(self) -> None:
+        return
+
+    def unchoke(self) -> None:
+        return
 
 
 def _listening_socket() -> socket.socket:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, List, Optional, cast
+from typing import TYPE_CHECKING, List, Optional, Union, cast
 
 from .dial import Target, connect
-from .edge import HIGH_WATER, LINGER_SECONDS, Edge
+from .edge import HIGH_WATER, LINGER_SECONDS
 from .http_watch import HttpWatch
 from .refusal import refusal
 
 if TYPE_CHECKING:
+    from .edge import Edge
     from .landing import Bytes, Landing
+    from .mux import Stream
     from .relay import Relay
 
 CONNECT_SECONDS = 10.0
@@ -49,7 +51,7 @@ class Splice:
         "last_byte",
     )
 
-    def __init__(self, relay: Relay, edge: Edge, target: Target) -> None:
+    def __init__(self, relay: Relay, edge: Union[Edge, Stream], target: Target) -> None:
         self._relay = relay
         self._edge = edge
         self._target = target

@@ -37,7 +37,7 @@ class _Landings(threading.local):
         self.here = Landing()
 
 
-_LANDINGS = _Landings()
+LANDINGS = _Landings()
 
 
 class User(Protocol):
@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
         self._on_lost = on_lost
-        self._landing = _LANDINGS.here
+        self._landing = LANDINGS.here
         self._transport: asyncio.Transport
         self._paused = False
         self.user: User | None = None
@@ -100,11 +100,15 @@ class Connection(asyncio.BufferedProtocol):
         return self._landing.view
 
     def buffer_updated(self, nbytes: int) -> None:
+        piece = self._landing.view[:nbytes]
+        self.came(bytes(piece) if nbytes < SMALL else piece)  # as `taken` does, for every event of streams
+
+    def came(self, data: Bytes) -> None:
+        """The agent sent this: bytes, or a memoryview that holds until this returns."""
         if self.user is not None:
-            piece = self._landing.view[:nbytes]
-            self.user.answered(bytes(piece) if nbytes < SMALL else piece)  # as `taken` does, for every event of streams
+            self.user.answered(data)
         else:
-            self.told = not self.used and bytes(self._landing.view[:nbytes]).startswith(DRAINING)
+            self.told = not self.used and bytes(data).startswith(DRAINING)
             self.abort()  # nobody asked: this connection is out of step
 
     def eof_received(self) -> None:
@@ -178,7 +182,7 @@ def lend(transport: asyncio.WriteTransport, data: memoryview) -> None:
         return
     transport.write(data)
     if transport.get_write_buffer_size():
-        _LANDINGS.here.renew()
+        LANDINGS.here.renew()
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -303,7 +303,9 @@ class Routes:
         found = self._upstreams.get(place.endpoint)
         if found is None:
             path, question = self._paths(session.cluster), Question(below(own_prefix(session), service.probe))
-            found = self._upstreams[place.endpoint] = Upstream(place.endpoint, path, self.doubt, question)
+            found = self._upstreams[place.endpoint] = Upstream(
+                place.endpoint, path, self.doubt, question, shared=service.protocol == "openai"
+            )
         found.attempt, found.health.draining = place.attempt, place.draining
         return found
 

@@ -12,10 +12,12 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from gateway.agent.certificate import MUX
 from gateway.client.connection import Connection
 from gateway.client.health import Health
 from gateway.client.http1 import Heads, ResponseHead
 from gateway.client.probing import Question
+from gateway.client.trunk import Trunk
 from gateway.errors import EndpointUnavailable
 from gateway.model.announcement import Endpoint
 from gateway.network.agents import unavailable
@@ -33,6 +35,8 @@ AT_ONCE = 8
 MOST_SHAKING = 16
 #: An endpoint that is asked and has ended no answer for so long is tried: some ways show no node that vanished.
 SILENT_SECONDS = 2.0
+#: So long new connections share one that carries them; then another one does.
+TRUNK_SECONDS = 3600.0
 #: A connection that the agent closes so soon, unused, was not wanted.
 UNWANTED_SECONDS = 1.0
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -41,15 +45,27 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 class Path(Protocol):
     """A way to endpoints: `gateway.network.agents.AgentPath`."""
 
-    async def connect(self, endpoint: Endpoint, factory: Callable[[], P]) -> P: ...
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P: ...
 
     def context(self, endpoint: Endpoint) -> ssl.SSLContext: ...
 
 
 class Upstream:
-    """One endpoint. `on_doubt` is told when it cannot be reached, `question` is how one that answers badly is tried."""
+    """One endpoint. `on_doubt` is told when it cannot be reached, `question` is how one that answers badly is tried.
 
-    def __init__(self, endpoint: Endpoint, path: Path, on_doubt: Callable[[], None], question: Question | None) -> None:
+    With `shared` its connections go over one that all of them share: better for many short requests and streams of
+    small events, not for bulk.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        path: Path,
+        on_doubt: Callable[[], None],
+        question: Question | None,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.endpoint = endpoint
         self.tag = f"{endpoint.host}:{endpoint.port} {endpoint.fingerprint}".encode()
         self._path = path
@@ -58,6 +74,10 @@ class Upstream:
         self._idle: list[Connection] = []  # those that have carried requests, the one used last at the end
         self._fresh: list[Connection] = []  # those that have carried nothing yet
         self._watcher: Connection | None = None  # one that waits all the time, and asks whether the node is there
+        self._shared = shared
+        self._shows_nothing = False  # whether the node is there, on this way to it
+        self._trunk: Trunk | None = None
+        self._trunk_opens = asyncio.Lock()
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._shaking = asyncio.Semaphore(MOST_SHAKING)
@@ -74,15 +94,18 @@ class Upstream:
     def take(self) -> Connection | None:
         """A connection that is open, the one used last; while others are busy not the one that watches."""
         found = self._idle.pop() if self._idle else self._fresh.pop() if self._fresh else None
-        if found is None and self._watcher is not None and not self.health.in_flight:
+        if found is None and self._watcher is not None and not self.health.in_flight and not self._shared:
             found, self._watcher = self._watcher, None
             found.watch(on=False)  # an answer may go on while its link is away for some seconds
         if not self._idle and not self._fresh:
             self._warm()
         return found
 
-    async def open(self, *, fresh: bool = True) -> Connection:
-        """A new connection; without `fresh` also one that came free meanwhile. EndpointUnavailable."""
+    async def open(self, *, fresh: bool = True, alone: bool = False) -> Connection:
+        """A new connection; without `fresh` also one that came free meanwhile. EndpointUnavailable.
+
+        `alone`: one that shares nothing, and so shows that somebody is there.
+        """
         waited = self._shaking.locked()
         async with self._shaking:
             if waited and self.vanished:
@@ -90,7 +113,7 @@ class Upstream:
             if self._idle and not fresh and (found := self.take()) is not None:
                 return found
             try:
-                connection = await self._path.connect(self.endpoint, lambda: Connection(self._lost))
+                connection = await self._connect(alone=alone)
             except EndpointUnavailable:
                 self.failed()
                 raise
@@ -156,6 +179,7 @@ class Upstream:
         self._idle, self._fresh, self._watcher = [], [], None
         for connection in waiting:
             connection.abort()
+        self._retire_trunk()
 
     def tend(self, now: float) -> None:
         """Close what has been idle for long, oldest first, and open what should be there."""
@@ -168,13 +192,41 @@ class Upstream:
             first = next((connection for connection in waiting if connection.watchable), None)
             if self._watcher is None and first is not None:
                 waiting.remove(first)
-                first.watch(on=True)
-                self._watcher = first
+                self._let_watch(first)
+        if self._trunk is not None and self._trunk.since < now - TRUNK_SECONDS:
+            self._retire_trunk()
         if self.health.in_flight and not self.vanished and now > self._heard_at + SILENT_SECONDS:
             self._ask(now)
         self._warm()
 
     # Within
+
+    async def _connect(self, *, alone: bool) -> Connection:
+        if self._shared and not alone and (trunk := self._trunk or await self._open_trunk()) is not None:
+            return trunk.connection(Connection(self._lost))
+        return await self._path.connect(self.endpoint, lambda: Connection(self._lost))
+
+    async def _open_trunk(self) -> Trunk | None:
+        """What carries the connections; None if the agent is one of before, which knows none."""
+        async with self._trunk_opens:
+            if self._trunk is None and self._shared:
+                trunk = await self._path.connect(self.endpoint, lambda: Trunk(self._trunk_lost), alpn=MUX)
+                self._shared = trunk.carries
+                if trunk.carries and trunk.alive and not self._closed:
+                    self._trunk = trunk
+                else:
+                    trunk.retire()
+            return self._trunk
+
+    def _retire_trunk(self) -> None:
+        """Let nothing new go over it."""
+        trunk, self._trunk = self._trunk, None
+        if trunk is not None:
+            trunk.retire()
+
+    def _trunk_lost(self, trunk: Trunk) -> None:
+        if self._trunk is trunk:
+            self._trunk = None
 
     @property
     def _open(self) -> int:
@@ -188,8 +240,16 @@ class Upstream:
             return SPARE_UNUSED
         return min(max(SPARE_LEAST, health.in_flight // 4), SPARE_MOST)
 
+    @property
+    def _unwatched(self) -> bool:
+        """Nothing would show that the node is gone, and something could."""
+        watched = self._watcher is not None or any(one.watchable for one in self._fresh)
+        return self._shared and not watched and not self._shows_nothing and not self.health.refusing
+
     def _warm(self) -> None:
-        short = self.health.failing or self.health.ill or self._open < self._wanted(self._loop.time())
+        short = (
+            self.health.failing or self.health.ill or self._open < self._wanted(self._loop.time()) or self._unwatched
+        )
         if short and not self._closed and not self.health.refusing and self._warming is None:
             self._warming = self._loop.create_task(self._open_spares())
             self._warming.add_done_callback(self._warmed)
@@ -207,12 +267,24 @@ class Upstream:
                 await self._try()
                 continue
             missing = self._wanted(self._loop.time()) - self._open
+            if self._unwatched:  # what shares a connection with others cannot watch
+                with suppress(EndpointUnavailable):
+                    self._let_watch(await self.open(alone=True))
+                continue
             if missing <= 0:
                 return
             opened = (self._open_spare() for _ in range(min(missing, AT_ONCE)))
             for error in await asyncio.gather(*opened, return_exceptions=True):
                 if error is not None and not isinstance(error, EndpointUnavailable):
                     raise error
+
+    def _let_watch(self, connection: Connection) -> None:
+        self._shows_nothing = not connection.watchable
+        if self._closed or self._shows_nothing or not connection.alive:
+            self.give_back(connection)
+        else:
+            connection.watch(on=True)
+            self._watcher = connection
 
     async def _open_spare(self) -> None:
         """At once with the others and none's: one that is open is not lost when those that are not are given up."""
@@ -227,7 +299,7 @@ class Upstream:
 
     async def _look(self, since: float) -> None:
         try:
-            self.give_back(await self.open())
+            self.give_back(await self.open(alone=True))
         except EndpointUnavailable:
             self.vanished = self._heard_at == since  # else an answer came meanwhile
 
@@ -239,7 +311,7 @@ class Upstream:
     async def _try(self) -> None:
         """Whether it is there again; and well, if it was not."""
         with suppress(EndpointUnavailable):
-            connection = await self.open()
+            connection = await self.open(alone=True)
             if not self.health.ill:
                 self.give_back(connection)
             elif self._question is None or await self._question.ask(connection):
@@ -267,6 +339,7 @@ class Upstream:
             waiting, self._idle, self._fresh = [*self._idle, *self._fresh], [], []
             for other in waiting:
                 other.abort()
+            self._retire_trunk()
         waiting = self._idle if connection.used else self._fresh
         if connection is self._watcher:
             self._watcher = None

@@ -13,6 +13,9 @@ from gateway.model.principal import LOCAL_ADMIN
 from gateway.network.agents import AgentChannel, AgentPath
 from tests.agent.conftest import Authority, RunningAgent, end
 
+#: Connections to a model server share one to its agent; any other session's are each its own.
+KINDS = ("app", "chat")
+
 
 @pytest.fixture
 async def agent(plane: Any, tmp_path: Path) -> AsyncIterator[RunningAgent]:
@@ -24,9 +27,10 @@ async def agent(plane: Any, tmp_path: Path) -> AsyncIterator[RunningAgent]:
     await asyncio.to_thread(end, running)
 
 
-async def test_a_session_is_reached_through_its_agent(plane: Any, agent: RunningAgent) -> None:
+@pytest.mark.parametrize("recipe", KINDS)
+async def test_a_session_is_reached_through_its_agent(plane: Any, agent: RunningAgent, recipe: str) -> None:
     endpoint = await asyncio.to_thread(agent.announced)
-    session = await plane.site.ready(endpoint, "app", name="web")
+    session = await plane.site.ready(endpoint, recipe, name="web")
     about = (await plane.http.get("/s/web/about")).json()
     assert plane.site.token not in str(about)
     echoed = await plane.http.post("/s/web/echo", content=b"\0\xff" * 50_000)
@@ -45,8 +49,9 @@ async def test_a_session_is_reached_through_its_agent(plane: Any, agent: Running
     assert (await plane.site.get("web")).id == session.id
 
 
-async def test_many_requests_at_once_all_come_through(plane: Any, agent: RunningAgent) -> None:
-    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+@pytest.mark.parametrize("recipe", KINDS)
+async def test_many_requests_at_once_all_come_through(plane: Any, agent: RunningAgent, recipe: str) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), recipe, name="web")
 
     async def one(number: int) -> str:
         body = f"{number}".encode() * 1000
@@ -56,8 +61,11 @@ async def test_many_requests_at_once_all_come_through(plane: Any, agent: Running
     assert set(await asyncio.gather(*(one(number) for number in range(100)))) == {"whole"}, agent.log
 
 
-async def test_a_thousand_callers_who_come_at_once_are_all_answered(plane: Any, agent: RunningAgent) -> None:
-    await plane.site.ready(await asyncio.to_thread(agent.announced), "app", name="web")
+@pytest.mark.parametrize("recipe", KINDS)
+async def test_a_thousand_callers_who_come_at_once_are_all_answered(
+    plane: Any, agent: RunningAgent, recipe: str
+) -> None:
+    await plane.site.ready(await asyncio.to_thread(agent.announced), recipe, name="web")
     host, _, port = plane.url.removeprefix("http://").partition(":")
     ask = f"GET /s/web/health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {plane.site.token}\r\n\r\n".encode()
 

@@ -17,7 +17,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 class Straight:
     """Plain TCP to whatever listens there."""
 
-    async def connect(self, endpoint: Endpoint, factory: Callable[[], P]) -> P:
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P:
+        del alpn
         _, protocol = await asyncio.get_running_loop().create_connection(factory, endpoint.host, endpoint.port)
         return protocol
 
@@ -31,8 +32,8 @@ class Nowhere:
     def __init__(self) -> None:
         self.tried, self.over = 0, asyncio.Event()
 
-    async def connect(self, endpoint: Endpoint, factory: Callable[[], P]) -> P:
-        del factory
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P:
+        del factory, alpn
         self.tried += 1
         await self.over.wait()
         raise EndpointUnavailable(f"nobody is at {endpoint.host}")
@@ -83,11 +84,11 @@ class Held(Straight):
         self.tried = self.made = 0
         self.go = asyncio.Event()
 
-    async def connect(self, endpoint: Endpoint, factory: Callable[[], P]) -> P:
+    async def connect(self, endpoint: Endpoint, factory: Callable[[], P], *, alpn: str | None = None) -> P:
         self.tried += 1
         if self.tried > 1:
             await self.go.wait()
-        made = await super().connect(endpoint, factory)
+        made = await super().connect(endpoint, factory, alpn=alpn)
         self.made += 1
         return made
 
