@@ -352,5 +352,6 @@ async def test_the_last_table_is_served_while_the_database_is_away(plane: Any) -
     assert (await plane.http.get("/v1/models")).json()["data"][0]["id"] == "tiny"
     database.rmdir()
     (plane.folder / "away.db").rename(database)
+    plane.site.gateway.db.engine.dispose()  # who came in between has made an empty one
     await plane.serve(Model(), parameters={"alias": "new"})
     assert (await plane.http.post("/v1/completions", json={"model": "new"})).status_code == 200
