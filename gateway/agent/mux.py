@@ -31,6 +31,10 @@ LINGER_SECONDS = 10.0
 _ROOM = struct.Struct(">I")
 
 
+class Unruly(Exception):
+    """The other side does not keep to the rules. The text says how."""
+
+
 class Stream:
     """One stream, for its `handler`: to whom it is what an `Edge` is."""
 
@@ -108,7 +112,7 @@ class Stream:
         size = len(data)
         self._given -= size
         if self._given < 0:
-            raise ValueError("more was sent on a stream than there is room for")
+            raise Unruly("more was sent on a stream than there is room for")
         self._due += size
         self.handler.received(data)
         if self._due >= self._window >> 1 and not self._paused:
@@ -207,8 +211,8 @@ class Mux:
     def received(self, data: Bytes) -> None:
         try:
             self._follow(data)
-        except (ValueError, struct.error):
-            self._abort()  # who does not keep to the rules is not heard any more
+        except Unruly:
+            self._abort()  # and hear it no more
 
     def ended(self) -> None:
         self._abort()
@@ -250,12 +254,14 @@ class Mux:
         if kind == BEGIN:
             self._begin(number)
         elif number > self._newest:
-            raise ValueError("a stream that has not begun")
+            raise Unruly("a stream that has not begun")
         elif stream is None:
             return  # it is over here, and what was on its way then is nobody's
         elif kind == DATA:
             stream.came(data)
         elif kind == ROOM:
+            if len(data) != _ROOM.size:
+                raise Unruly("room for how much")
             stream.has_room(_ROOM.unpack(data)[0])
         elif kind == END:
             stream.handler.ended()
@@ -265,7 +271,7 @@ class Mux:
     def _begin(self, number: int) -> None:
         """A stream that the other side has opened."""
         if self._accept is None or number <= self._newest:
-            raise ValueError("a stream that may not begin")
+            raise Unruly("a stream that may not begin")
         self._newest = number
         stream = self._streams[number] = Stream(self, number)
         stream.handler = self._accept(stream)

@@ -151,6 +151,7 @@ class Upstream:
         if not self.health.failing:
             self.health.failing = True
             self._on_doubt()
+        self._retire_trunk()  # what is new must find out anew
         self._warm()
 
     def answered(self, status: int) -> None:
@@ -208,8 +209,11 @@ class Upstream:
 
     async def _open_trunk(self) -> Trunk | None:
         """What carries the connections; None if the agent is one of before, which knows none."""
+        waited = self._trunk_opens.locked()
         async with self._trunk_opens:
             if self._trunk is None and self._shared:
+                if waited and self.health.failing:
+                    raise unavailable(self.endpoint, "others have just tried")
                 trunk = await self._path.connect(self.endpoint, lambda: Trunk(self._trunk_lost), alpn=MUX)
                 self._shared = trunk.carries
                 if trunk.carries and trunk.alive and not self._closed:
@@ -339,7 +343,6 @@ class Upstream:
             waiting, self._idle, self._fresh = [*self._idle, *self._fresh], [], []
             for other in waiting:
                 other.abort()
-            self._retire_trunk()
         waiting = self._idle if connection.used else self._fresh
         if connection is self._watcher:
             self._watcher = None

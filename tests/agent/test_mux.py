@@ -200,6 +200,7 @@ async def test_with_the_connection_all_streams_are_lost() -> None:
         (HEAD.pack(9, DATA, 1) + b"x", "a stream that nobody opened"),
         (HEAD.pack(9, BEGIN, 0), "only we open streams"),
         (HEAD.pack(1, ROOM, 2) + b"xx", "no number"),
+        (HEAD.pack(1, BEGIN, 0), "it has begun"),
         (b"".join(HEAD.pack(1, DATA, LONGEST) + b"x" * LONGEST for _ in range(WINDOW // LONGEST + 1)), "too much"),
     ],
 )

@@ -136,3 +136,18 @@ async def test_what_is_open_is_closed_with_its_endpoint_while_others_are_on_thei
     finally:
         upstream.close()
         server.close()
+
+
+async def test_who_waits_for_a_shared_connection_that_cannot_be_had_does_not_try_it_too() -> None:
+    way = Nowhere()
+    upstream = Upstream(Endpoint(host="gone", port=1, fingerprint="0" * 64), way, lambda: None, None, shared=True)
+    try:
+        upstream.health.refusing = True  # nobody tries whether it is back
+        wanted = [asyncio.create_task(upstream.open()) for _ in range(MOST_SHAKING)]
+        await until_so(lambda: way.tried == 1, what="one tries")
+        way.over.set()
+        found = await asyncio.gather(*wanted, return_exceptions=True)
+    finally:
+        upstream.close()
+    assert all(isinstance(one, EndpointUnavailable) for one in found)
+    assert way.tried == 1
