@@ -1,8 +1,10 @@
 """Packs the agent into the zip application that every job script carries."""
 
+import ast
 import base64
 import hashlib
 import io
+import tokenize
 import zipfile
 from functools import cache
 from importlib import resources
@@ -38,7 +40,7 @@ def agent_bundle() -> AgentBundle:
 
 def _pack() -> bytes:
     sources = {
-        f"{_PACKAGE}/{entry.name}": entry.read_bytes()
+        f"{_PACKAGE}/{entry.name}": _bare(entry.read_text(encoding="utf-8")).encode()
         for entry in resources.files(gateway.agent).iterdir()
         if entry.name.endswith(".py")
     }
@@ -51,3 +53,20 @@ def _pack() -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, sources[name])
     return buffer.getvalue()
+
+
+def _bare(source: str) -> str:
+    """The source without comments and docstrings, since slurmctld keeps every script; each line keeps its number."""
+    lines = source.splitlines(keepends=True)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            docstring = node.body[0]
+            first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
+            lines[first:last] = [" " * docstring.col_offset + '""\n', *["\n"] * (last - first - 1)]
+    return "".join(lines)
