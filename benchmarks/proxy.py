@@ -68,20 +68,21 @@ def measure(env: Environment) -> Iterator[Row]:
         pages.wait("ready", timeout=120)
         node = f"{env.cluster.addresses[sluice.sessions.get(session.id).view.job.nodes]}:9100"
         missing: dict[str, str] = {}
-        ours = stack.enter_context(_client(env, folder, "client", "gateway.cli.main", "serve", "client", "--port"))
+        words = ("gateway.cli.main", "serve", "client", "--port")
+        ours, pid = stack.enter_context(_client(env, folder, "client", *words))
+        apps, apps_pid = stack.enter_context(_client(env, folder, "apps", *words))  # each has a memory of its own
         ways = {DIRECT: Way(f"http://{node}{CHAT}")}
-        bare, pid = stack.enter_context(_client(env, folder, "bare", "benchmarks.bare", last=node))
-        ways["/v1, no relay"] = Way(f"{bare}{CHAT}", (pid,))
-        url, pid = ours
-        ways["/v1"] = Way(f"{url}{CHAT}", (pid,), agents_of(session.id))
-        ways["/s"] = Way(f"{url}/s/{pages.id}{CHAT}", (pid,), agents_of(pages.id))
+        bare, bare_pid = stack.enter_context(_client(env, folder, "bare", "benchmarks.bare", last=node))
+        ways["/v1, no relay"] = Way(f"{bare}{CHAT}", (bare_pid,))
+        ways["/v1"] = Way(f"{ours}{CHAT}", (pid,), agents_of(session.id))
+        ways["/s"] = Way(f"{apps}/s/{pages.id}{CHAT}", (apps_pid,), agents_of(pages.id))
         ways |= _peers(stack, node, folder, missing)
         figures = _all(ways, env.headers)
         yield from rows(figures)
         for peer, why in missing.items():
             yield Row(f"{peer}: {why}", "", 0.0)
         _keep(table(figures, missing))
-        yield from bulk.rows(f"http://{node}", f"{url}/s/{pages.id}", env.headers, pid)
+        yield from bulk.rows(f"http://{node}", f"{apps}/s/{pages.id}", env.headers, apps_pid)
     with Sluice(env.url, env.token) as sluice, tempfile.TemporaryDirectory(prefix="sluice-proxy-") as place:
         yield from _llama(env, sluice, Path(place))
 

@@ -58,6 +58,7 @@ class User(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection. `on_lost` is called when it ends while nobody uses it.
 
+    `trunk`: what carries it, if it shares a connection with others (`gateway.client.trunk`).
     `told`: the agent said, unasked, that it takes nothing more. `watchable`: it can find out within three seconds that
     the node is gone; `vanished`: it did.
     """
@@ -70,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         "alive",
         "idle_since",
         "told",
+        "trunk",
         "used",
         "user",
         "vanished",
@@ -85,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self.alive = False
         self.used = self.told = self.watchable = self.vanished = False
         self.idle_since = 0.0
+        self.trunk: object = None
 
     # What the transport says
 

@@ -31,6 +31,7 @@ class Trunk(asyncio.BufferedProtocol):
 
     def connection(self, made: Connection) -> Connection:
         """Let this be a connection to the agent, which it is at once."""
+        made.trunk = self
         made.connection_made(_Carried(self, self._mux.open(), made))
         return made
 

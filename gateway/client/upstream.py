@@ -124,7 +124,8 @@ class Upstream:
 
     def give_back(self, connection: Connection) -> None:
         """The connection can carry another request."""
-        if self._closed or not connection.alive or len(self._idle) >= MOST_IDLE:
+        outdated = connection.trunk is not None and connection.trunk is not self._trunk
+        if self._closed or outdated or not connection.alive or len(self._idle) >= MOST_IDLE:
             connection.abort()
             return
         connection.resume()
@@ -225,8 +226,14 @@ class Upstream:
     def _retire_trunk(self) -> None:
         """Let nothing new go over it."""
         trunk, self._trunk = self._trunk, None
-        if trunk is not None:
-            trunk.retire()
+        if trunk is None:
+            return
+        for waiting in (self._idle, self._fresh):
+            carried = [connection for connection in waiting if connection.trunk is trunk]
+            waiting[:] = [connection for connection in waiting if connection.trunk is not trunk]
+            for connection in carried:
+                connection.abort()
+        trunk.retire()
 
     def _trunk_lost(self, trunk: Trunk) -> None:
         if self._trunk is trunk:
@@ -234,7 +241,8 @@ class Upstream:
 
     @property
     def _open(self) -> int:
-        return len(self._idle) + len(self._fresh) + (self._watcher is not None)
+        """Those that the next requests can have."""
+        return len(self._idle) + len(self._fresh) + (self._watcher is not None and not self._shared)
 
     def _wanted(self, now: float) -> int:
         health = self.health
@@ -336,7 +344,8 @@ class Upstream:
         if connection.told:
             self.refuses()
         elif connection.vanished or (
-            not connection.used and connection.idle_since > self._loop.time() - UNWANTED_SECONDS
+            (connection in self._fresh or connection is self._watcher)
+            and connection.idle_since > self._loop.time() - UNWANTED_SECONDS
         ):
             self.failed()
         if connection.vanished:  # and so have the others: a request that took one would wait for nothing

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.agent.certificate import MUX
 from gateway.agent.mux import WINDOW
-from gateway.client.upstream import Upstream
+from gateway.client.upstream import TRUNK_SECONDS, Upstream
 from gateway.network.agents import AgentPath
 from tests.client.fleet import Fleet, a_fleet
 from tests.client.test_replicas import Replica
@@ -141,3 +141,27 @@ async def test_a_caller_who_takes_nothing_holds_up_nobody_else(fleet: Fleet) -> 
         assert one.written < MOST_KEPT_ON_THE_WAY
     finally:
         writer.transport.abort()
+
+
+async def test_after_an_hour_nothing_new_goes_over_it_and_what_is_under_way_ends_on_it(
+    fleet: Fleet, opened: Any
+) -> None:
+    one = Replica("one")
+    session = await fleet.serve(one)
+    stream = asyncio.create_task(fleet.ask(stream=True))
+    await until_so(lambda: len(one.asked) == 1, what="the stream has begun")
+    old = next(transport for alpn, transport in opened if alpn == MUX)
+    (await member(fleet, session)).tend(asyncio.get_running_loop().time() + TRUNK_SECONDS + 1)
+    await until_so(lambda: [alpn for alpn, _ in opened].count(MUX) == 2, what="another one is open")
+    assert not old.is_closing()
+    one.go.set()
+    assert (await stream).text == "data: one\n\ndata: [DONE]\n\n"
+    await until_so(old.is_closing, what="nothing is under way on the old one any more")
+    assert not (await member(fleet, session)).health.failing
+    assert (await fleet.ask(stream=True)).text == "data: one\n\ndata: [DONE]\n\n"
+    assert [alpn for alpn, _ in opened].count(MUX) == 2
+
+
+async def test_it_is_open_before_anybody_asks(fleet: Fleet, opened: Any) -> None:
+    await fleet.serve(Replica("one"))
+    await until_so(lambda: {alpn for alpn, _ in opened} == {MUX, None}, what="it is open, and one that watches")
