@@ -221,14 +221,19 @@ def test_a_node_that_fails_under_a_job(product: Product) -> None:
 @contextmanager
 def purging_soon(product: Product) -> Iterator[None]:
     """Slurm forgets ended jobs within seconds."""
-    conf = "/etc/slurm/slurm.conf"
-    slurm(product, "sed", "-i", "s/^MinJobAge=.*/MinJobAge=2/", conf)
-    slurm(product, "scontrol", "reconfigure")
+    keep_ended_jobs(product, seconds=2)
     try:
         yield
     finally:
-        slurm(product, "sed", "-i", "s/^MinJobAge=.*/MinJobAge=300/", conf)
-        slurm(product, "scontrol", "reconfigure")
+        keep_ended_jobs(product, seconds=300)
+
+
+def keep_ended_jobs(product: Product, seconds: int) -> None:
+    # scontrol returns when slurmctld begins to start anew, and while it loads it dies of a slurmdbd that stops
+    slurm(product, "sed", "-i", f"s/^MinJobAge=.*/MinJobAge={seconds}/", "/etc/slurm/slurm.conf")
+    slurm(product, "scontrol", "reconfigure")
+    config = ("scontrol", "show", "config")
+    until(lambda: re.search(rf"MinJobAge\s+= {seconds} sec", slurm(product, *config, check=False)) is not None)
 
 
 def purged(product: Product, session: Session) -> bool:

@@ -31,7 +31,7 @@ up() {
         munged) until_true test -S /run/munge/munge.socket.2 ;;
         mariadb) until_true test -S /run/mysqld/mysqld.sock ;;
         slurmdbd) until_true listening 6819 ;;
-        slurmctld) until_true listening 6817 ;;
+        slurmctld) until_true timeout 10 scontrol ping ;;      # it listens before it has loaded what it needs slurmdbd for
         slurmrestd) until_true listening 6820 ;;
         *) alive ;;
     esac
