@@ -165,15 +165,15 @@ class Stream:
 class Mux:
     """One connection's streams. `write` puts bytes on the connection, `abort` ends it at once.
 
-    `accept` makes the handler of a stream that the other side opened; without it only we open streams. To an `Edge` it
-    is a handler itself.
+    `accept` makes the handler of a stream that the other side opened, or None if it has said why there is none; without
+    it only we open streams. To an `Edge` it is a handler itself.
     """
 
     def __init__(
         self,
         write: Callable[[bytes], None],
         abort: Callable[[], None],
-        accept: Optional[Callable[[Stream], Handler]] = None,
+        accept: Optional[Callable[[Stream], Optional[Handler]]] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._write, self._abort, self._accept = write, abort, accept
@@ -273,8 +273,13 @@ class Mux:
         if self._accept is None or number <= self._newest:
             raise Unruly("a stream that may not begin")
         self._newest = number
-        stream = self._streams[number] = Stream(self, number)
-        stream.handler = self._accept(stream)
+        stream = Stream(self, number)
+        handler = self._accept(stream)
+        if handler is None:
+            stream.write_eof()
+        else:
+            stream.handler = handler
+            self._streams[number] = stream
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Set, 
 
 from .certificate import MUX
 from .edge import Edge, Handler
-from .landing import Bytes, Landing
-from .mux import Mux, Stream
+from .landing import Landing
+from .mux import Mux
 from .refusal import refusal
 from .splice import Splice
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
     from .dial import Target
+    from .mux import Stream
 
 HANDSHAKE_SECONDS = 10.0
 MAX_SHAKING = 512
@@ -116,11 +117,8 @@ class Relay:
         self._shaking.pop(edge).cancel()
         self._edges.add(edge)
         if alpn == MUX:
-            return Mux(edge.write, edge.abort, self._streamed)
+            return Mux(edge.write, edge.abort, self._relayed)
         return self._relayed(edge) if alpn is None else self._handlers[alpn](edge)
-
-    def _streamed(self, stream: Stream) -> Handler:
-        return self._relayed(stream) or Refused(stream)
 
     def _relayed(self, edge: Union[Edge, Stream]) -> Optional[Handler]:
         """To the service; None if it is told that it cannot be."""
@@ -158,29 +156,6 @@ class Relay:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class Refused:
-    """The handler of a stream that was told so."""
-
-    def __init__(self, stream: Stream) -> None:
-        stream.handler = self
-        stream.close()
-
-    def received(self, data: Bytes) -> None:
-        del data
-
-    def ended(self) -> None:
-        return
-
-    def lost(self) -> None:
-        return
-
-    def choke(self) -> None:
-        return
-
-    def unchoke(self) -> None:
-        return
 
 
 def _listening_socket() -> socket.socket:
