@@ -95,9 +95,11 @@ class Database:
         """Run `work(connection, ...)` in a transaction; returns only when it is durable.
 
         An exception undoes this work alone, not its neighbours in the group. The work may run more than once, and is
-        kept once. DatabaseUnavailable and StorageFull: it was not kept. WriteUnknown if the connection or the disk
-        broke in the commit: it may have been kept, or not.
+        kept once. DatabaseUnavailable (also once it is closed) and StorageFull: it was not kept. WriteUnknown if the
+        connection or the disk broke in the commit: it may have been kept, or not.
         """
+        if self._closing.is_set():
+            raise DatabaseUnavailable("the database is closed, as the gateway is stopping")
         future: Future[T] = Future()
         self._queue.put(_Write(partial(_call, work, args, kwargs), future))
         return await asyncio.wrap_future(future)

@@ -9,6 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from gateway.errors import DatabaseUnavailable
 from gateway.store.database import Database, migrate
 from gateway.store.people import users
 from gateway.store.revisions import downgrade
@@ -75,6 +76,12 @@ def test_closing_finishes_the_writes_that_wait(database_url: str) -> None:
     again = create_engine(database_url)
     assert {f"t{n}" for n in range(20)} <= set(inspect(again).get_table_names())
     again.dispose()
+
+
+async def test_who_writes_when_it_is_closed_is_told_so(database: Database) -> None:
+    database.close()
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        await database.write(run, "CREATE TABLE t (n INTEGER)")
 
 
 def test_the_migrations_make_the_schema_that_the_code_uses(database: Database) -> None:
