@@ -4,6 +4,7 @@ Seen off: first the doors are closed (tokens, browsers, places in projects), the
 associations go and the directories are packed. What was used stays in the ledger: rows of sessions are never removed.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +12,12 @@ from functools import partial
 from gateway.core import audit, projects, ruling, sessions, unix, users
 from gateway.core.asking import may
 from gateway.core.context import Cluster, Gateway
-from gateway.errors import Conflict, Forbidden, SluiceError, UserNotFound
+from gateway.errors import Conflict, Forbidden, Invalid, SluiceError, UserNotFound
 from gateway.model.boarding import BoardRequest, BoardView, LeaveRequest, Step
 from gateway.model.policy import Decision, PersonAction
 from gateway.model.principal import Principal
 from gateway.model.project import ProjectView
-from gateway.model.user import NewUser, UnixAccount, User, UserRequest, UserView
+from gateway.model.user import UNIX_NAME, USER_NAME, NewUser, UnixAccount, User, UserRequest, UserView
 from gateway.store import sessions as store
 from gateway.store.sessions import SessionQuery
 
@@ -65,6 +66,11 @@ class _Work:
 
 async def take_on(gateway: Gateway, caller: Principal, name: str, request: BoardRequest) -> BoardView:
     """A user with a place in a project, an association under its account, and a directory for their sessions."""
+    if not re.fullmatch(USER_NAME, name):
+        raise Invalid(
+            f"{name!r} cannot be a user's name",
+            hint="Small letters, digits, `.`, `_` and `-`, at most 63, the first a letter or a digit.",
+        )
     before = await _find(gateway, caller, name)
     decision = await _decided(gateway, caller, "user.take_on", before or _nobody_yet(gateway, name))
     project = await projects.get(gateway, caller, request.project)
@@ -228,6 +234,12 @@ def _accounts(
     for share in project.shares:
         found.setdefault(share.cluster, name)
     found |= request.unix
+    for cluster, word in found.items():
+        if not re.fullmatch(UNIX_NAME, word):
+            raise Invalid(
+                f"{word!r} cannot be a Unix user's name on cluster {cluster}",
+                hint="Say as whom they run there: `unix`, or `--unix CLUSTER=USER`.",
+            )
     return tuple(UnixAccount(cluster=gateway.cluster(cluster).name, name=word) for cluster, word in found.items())
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Literal
 
 from gateway.core import sessions
@@ -67,10 +68,10 @@ async def _read(
     if found is None:
         return LogChunk(file=name, offset=0, next=0, size=0, text="")
     start = max(0, found.size + offset) if offset < 0 else offset
-    try:
-        data = await cluster.files.read(session.unix_user, path, offset=start, limit=min(limit, CHUNK))
-    except NotFound:
-        data = b""
+    data = b""
+    if start < found.size:
+        with suppress(NotFound):
+            data = await cluster.files.read(session.unix_user, path, offset=start, limit=min(limit, CHUNK))
     text, used = _decode(data, final=session.phase.ended)
     return LogChunk(file=name, offset=start, next=start + used, size=found.size, text=text)
 

@@ -13,7 +13,8 @@ from gateway.model.token import Token
 
 USER_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 UserName = Annotated[str, StringConstraints(pattern=USER_NAME)]
-UnixName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
+UNIX_NAME = r"^[a-z_][a-z0-9_.-]{0,31}$"
+UnixName = Annotated[str, StringConstraints(pattern=UNIX_NAME)]
 UserState = Literal["pending", "active", "disabled", "removed"]
 UserKind = Literal["local", "person", "service"]
 

@@ -25,8 +25,12 @@ class LogQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: LogFile = Field("service", description="`service`: what the program wrote. `job`: what the agent did.")
-    attempt: int | None = Field(None, ge=1, description="Attempt of the session; unset: the current one.")
-    offset: int = Field(TAIL, description="First byte; negative counts from the end.")
+    attempt: int | None = Field(
+        None, ge=1, le=streams.MOST, description="Attempt of the session; unset: the current one."
+    )
+    offset: int = Field(
+        TAIL, ge=-streams.MOST, le=streams.MOST, description="First byte; negative counts from the end."
+    )
     limit: int = Field(CHUNK, ge=1, le=CHUNK, description="Most bytes of a piece.")
     follow: bool = Field(default=False, description="Go on as the log grows, until the session has ended.")
 
@@ -34,7 +38,8 @@ class LogQuery(BaseModel):
 Asked = Annotated[LogQuery, Query()]
 Accept = Annotated[str, Header(include_in_schema=False)]
 LastEventId = Annotated[
-    int | None, Header(alias="Last-Event-ID", ge=0, description="Where a stream of events goes on.")
+    int | None,
+    Header(alias="Last-Event-ID", ge=0, le=streams.MOST, description="Where a stream of events goes on."),
 ]
 
 

@@ -25,6 +25,8 @@ HEARTBEAT = 15.0
 LOOK_SECONDS = 2.0
 """Between two looks whether the reader may read on."""
 
+#: Ids and offsets beyond these are none that anybody was ever given, nor any that a database or a file takes.
+MOST = 2**62
 #: No proxy on the way may hold back what is to be seen at once.
 LIVE_HEADERS: Mapping[str, str] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 

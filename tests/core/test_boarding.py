@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core import boarding, signin, users
-from gateway.errors import Conflict
+from gateway.errors import Conflict, Invalid
 from gateway.model.boarding import BoardRequest
 from gateway.model.claims import ClaimRules, describe
 from gateway.model.principal import LOCAL_ADMIN
@@ -107,6 +107,19 @@ async def test_who_waits_is_let_in_by_being_taken_on_for_who_they_are(site: Site
     assert (await take_on(site, "ann", identity=known))["let in"] == "done"
     assert (await users.get(site.gateway, LOCAL_ADMIN, "ann")).state == "active"
     assert set((await take_on(site, "ann")).values()) == {"already"}
+
+
+@pytest.mark.parametrize("name", ["a b", "ann\n", "", "a" * 64])
+async def test_a_name_that_nobody_can_have_is_refused(site: Site, name: str) -> None:
+    with pytest.raises(Invalid, match="cannot be a user's name"):
+        await take_on(site, name, unix={"c": UNIX})
+
+
+async def test_who_is_called_as_no_unix_user_can_be_needs_one(site: Site) -> None:
+    await a_project(site, "alpha", shares=[{"cluster": "c", "account": "research"}])
+    with pytest.raises(Invalid, match="'7' cannot be a Unix user's name on cluster c"):
+        await take_on(site, "7", project="alpha")
+    assert (await take_on(site, "7", project="alpha", unix={"c": UNIX}))["user 7"] == "done"
 
 
 async def test_who_is_kept_out_or_signs_in_as_another_is_not_taken_on(site: Site) -> None:

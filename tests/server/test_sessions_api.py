@@ -177,6 +177,21 @@ async def test_events_are_pushed_and_resume_where_the_reader_left_off(api: httpx
     assert (await api.get("/sessions/nobody/events")).status_code == 404
 
 
+@pytest.mark.parametrize("place", [2**62 + 1, 2**64, 10**40, -1])
+async def test_a_place_that_nobody_was_given_is_refused(site: Site, api: httpx.AsyncClient, place: int) -> None:
+    await site.create("count", name="e")
+    for path in ("/events?follow=false", "/sessions/e/events?follow=false", "/sessions/e/logs"):
+        assert (await api.get(path, headers={"Last-Event-ID": str(place)})).status_code == 422
+    for path in ("/events?follow=false&after", "/sessions/e/events?follow=false&after", "/sessions/e/logs?attempt"):
+        assert (await api.get(f"{path}={place}")).status_code == 422
+    assert (await api.get(f"/sessions/e/logs?offset={place}")).status_code == (200 if place == -1 else 422)
+
+
+async def test_after_the_last_event_there_is_none(site: Site, api: httpx.AsyncClient) -> None:
+    await site.create("count", name="e")
+    assert (await api.get("/events?follow=false", headers={"Last-Event-ID": str(2**62)})).text == "retry: 1000\n\n"
+
+
 async def test_without_a_start_all_events_begin_now(api: httpx.AsyncClient, site: Site) -> None:
     await site.create("count")
     old = (await events_of(api, "/events?after=0", 1))[0]
@@ -216,5 +231,7 @@ async def test_logs_are_read_followed_and_resumed(api: httpx.AsyncClient, site: 
         )
     ).text
     assert 'event: log\ndata: {"file":"service-1.log","offset":8,"next":14,"size":14,"text":"three\\n"}' in lines
+    beyond = (await api.get(f"/sessions/l/logs?offset={2**62}")).json()
+    assert (beyond["text"], beyond["next"], beyond["size"]) == ("", 2**62, 14)
     for bad in ("file=passwd", "follow=true&attempt=1", "nonsense=1"):
         assert (await api.get(f"/sessions/l/logs?{bad}")).status_code == 422

@@ -19,9 +19,14 @@ router = APIRouter(tags=["events"])
 
 LastEventId = Annotated[
     int | None,
-    Header(alias="Last-Event-ID", ge=0, description="Id of the last event that you have; you get what followed it."),
+    Header(
+        alias="Last-Event-ID",
+        ge=0,
+        le=streams.MOST,
+        description="Id of the last event that you have; you get what followed it.",
+    ),
 ]
-After = Annotated[int | None, Query(ge=0, description="The same for those who cannot set headers.")]
+After = Annotated[int | None, Query(ge=0, le=streams.MOST, description="The same for those who cannot set headers.")]
 Follow = Annotated[bool, Query(description="Go on as things happen; else end when all that is known is out.")]
 _STREAM: Responses = {
     200: {
