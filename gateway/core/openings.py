@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from gateway.core import admission, audit
 from gateway.core.context import Gateway
-from gateway.errors import NotReady, Unauthenticated
+from gateway.errors import Invalid, NotReady, Unauthenticated
 from gateway.model.api import OpeningView
 from gateway.model.fixed import forbidden
 from gateway.model.policy import Decision
@@ -23,7 +23,10 @@ LIFE = timedelta(seconds=60)
 
 
 async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
-    """A link for the owner of a ready session. NotReady, SessionNotFound, Forbidden for anybody else, PolicyDenied."""
+    """A link for the owner of a ready service.
+
+    NotReady, Invalid if it is no service, SessionNotFound, Forbidden for anybody else, PolicyDenied.
+    """
 
     def look(connection: Connection) -> tuple[Session, Decision]:
         found = sessions.get(connection, caller, ref)
@@ -33,7 +36,9 @@ async def make(gateway: Gateway, caller: Principal, ref: str) -> OpeningView:
         return found, decision
 
     session, decision = await gateway.db.read(look)
-    if session.phase is not Phase.READY or session.plan.kind != "service":
+    if session.plan.kind != "service":
+        raise Invalid(f"session {session.name} never has pages: it is no service", hint="Its logs show what it does.")
+    if session.phase is not Phase.READY:
         raise NotReady(f"session {session.name} has no pages now: it is {session.word}")
     code, now = secrets.token_urlsafe(32), gateway.clock()
     until = now + LIFE

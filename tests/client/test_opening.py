@@ -10,7 +10,7 @@ import pytest
 from gateway.client.cookies import Cookies
 from gateway.client.http1 import RequestHead
 from gateway.core import openings
-from gateway.errors import NotReady
+from gateway.errors import Invalid, NotReady
 from gateway.identity.seal import Seal
 from gateway.model.principal import LOCAL_ADMIN, Opened
 from gateway.web.seen import Seen
@@ -81,6 +81,12 @@ async def test_only_what_is_ready_can_be_opened(plane: Any) -> None:
     await plane.site.create("app", name="coming")
     with pytest.raises(NotReady, match="no pages now"):
         await link(plane, "coming")
+
+
+async def test_what_is_no_service_never_has_pages(plane: Any) -> None:
+    await plane.site.create("count", name="sum")
+    with pytest.raises(Invalid, match="never has pages"):
+        await link(plane, "sum")
 
 
 @pytest.mark.parametrize("plane", [{"session_domain": "sessions.example.org"}], indirect=True)
