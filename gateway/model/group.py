@@ -242,16 +242,22 @@ def limit_of(one: Session) -> datetime | None:
     job = one.job
     if job.started_at is None or job.state is not JobState.RUNNING:
         return None
-    limit = job.started_at + timedelta(minutes=job.time_limit) if job.time_limit is not None else None
-    return min((at for at in (limit, job.ends_at) if at is not None), default=None)
+    return min((at for at in (_time_limit(job), job.ends_at) if at is not None), default=None)
 
 
 def is_cut_short(one: Session) -> bool:
     """Whether Slurm has said that it ends the job before its time limit: another one of higher priority needs room."""
-    job, end = one.job, limit_of(one)
-    if end is None or job.started_at is None or job.time_limit is None:
-        return False
-    return end < job.started_at + timedelta(minutes=job.time_limit) - CUT_SHORT
+    limit, end = _time_limit(one.job), limit_of(one)
+    return limit is not None and end is not None and end < limit - CUT_SHORT
+
+
+def _time_limit(job: Job) -> datetime | None:
+    if job.started_at is None or job.time_limit is None:
+        return None
+    try:
+        return job.started_at + timedelta(minutes=job.time_limit)
+    except OverflowError:  # Slurm counts to the year 10,190; that is as good as no limit
+        return None
 
 
 def renew_at(one: Session) -> datetime | None:

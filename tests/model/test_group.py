@@ -177,6 +177,13 @@ def test_a_successor_that_is_not_needed_any_more_is_not_waited_for() -> None:
     ]
 
 
+def test_a_limit_beyond_the_end_of_the_calendar_is_none() -> None:
+    one = session(plan())
+    longest = one.model_copy(update={"job": one.job.model_copy(update={"time_limit": 2**32 - 2})})
+    assert (group.limit_of(longest), group.renew_at(longest), group.is_cut_short(longest)) == (None, None, False)
+    assert steer(longest, [], Sight(), NOW) == []
+
+
 def test_an_update_takes_over_when_it_is_ready_and_one_that_fails_changes_nothing() -> None:
     one = session(plan(2, 2))
     other = member(one, 2)

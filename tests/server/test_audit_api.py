@@ -214,6 +214,12 @@ async def test_who_sees_which_rows_and_who_the_chain(town: Town) -> None:
     assert walk([json.loads(line) for line in export.text.splitlines()], expect=head["hash"]).id >= head["id"]
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00%2B10:00", "9999-12-31T23:59:59-10:00", "nonsense"])
+async def test_a_moment_that_is_none_is_refused(town: Town, moment: str) -> None:
+    for word in ("since", "until"):
+        assert await town.status("ola", "GET", f"/api/v1/audit?{word}={moment}") == 422
+
+
 async def test_the_sdk_lists_exports_and_verifies(town: Town) -> None:
     await town.start("ann")
     async with AsyncSluice(str(town.http.base_url), town.people["ola"].token) as sdk:

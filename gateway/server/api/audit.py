@@ -9,6 +9,7 @@ from pydantic import AwareDatetime
 from starlette.responses import StreamingResponse
 
 from gateway.core import audit
+from gateway.errors import Invalid
 from gateway.model.api import Page
 from gateway.model.audit import AuditHead, AuditQuery, AuditRow, Decision
 from gateway.server.api import examples
@@ -43,7 +44,12 @@ def filters(
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    return moment.astimezone(UTC) if moment is not None else None
+    try:
+        return moment.astimezone(UTC) if moment is not None else None
+    except OverflowError:
+        raise Invalid(
+            f"{moment} is no moment that there is in UTC", hint="Leave it out, or take a later year."
+        ) from None
 
 
 Filters = Annotated[AuditQuery, Depends(filters)]
