@@ -201,7 +201,7 @@ def test_open_gives_an_address_that_lets_a_browser_in(gateway: Any, sluice: Any)
     assert (entered.status_code, entered.headers["location"]) == (303, "/s/talk/")
     assert httpx.get(address, timeout=60).status_code == 401
     sluice("launch", "count", "--no-wait", "--name", "batch")
-    assert "no pages" in sluice("open", "batch", code=7).stderr
+    assert "never has pages" in sluice("open", "batch", code=2).stderr
 
 
 def test_status(gateway: Any, sluice: Any) -> None:
