@@ -14,7 +14,7 @@ from gateway.core import audit
 from gateway.core.context import Gateway
 from gateway.errors import Invalid, NotFound, SluiceError, Unauthenticated
 from gateway.model.audit import AuditHead, AuditQuery, AuditRow
-from gateway.web import pages
+from gateway.web import pages, streams
 from gateway.web.app import Part
 from gateway.web.docs import hash_of
 from gateway.web.errors import status_of
@@ -104,7 +104,7 @@ def asked(given: Mapping[str, str]) -> AuditQuery:
         query = AuditQuery.model_validate({**said, "limit": ROWS})
     except (ValidationError, ValueError, OverflowError) as error:
         raise Invalid("this filter cannot be read", hint="Times are written 2026-01-31T12:00.") from error
-    if query.cursor is not None and not 0 < query.cursor < 2**62:
+    if query.cursor is not None and not 0 < query.cursor <= streams.MOST:
         raise Invalid("there is no such page", hint="Begin with the newest rows.")
     return query
 

@@ -47,9 +47,7 @@ def _utc(moment: datetime | None) -> datetime | None:
     try:
         return moment.astimezone(UTC) if moment is not None else None
     except OverflowError:
-        raise Invalid(
-            f"{moment} is no moment that there is in UTC", hint="Leave it out, or take a later year."
-        ) from None
+        raise Invalid(f"{moment} is no moment that there is in UTC", hint="Name it in UTC, or leave it out.") from None
 
 
 Filters = Annotated[AuditQuery, Depends(filters)]
@@ -66,7 +64,7 @@ async def list_audit(
     caller: Caller,
     query: Filters,
     *,
-    cursor: Annotated[int | None, Query(ge=1, le=2**62, description="`next` of the page before.")] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=streams.MOST, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows on one page.")] = 50,
 ) -> Page[AuditRow]:
     """Newest first. Operators see all rows, everybody those of their own doing."""
