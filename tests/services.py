@@ -198,8 +198,12 @@ async def a_node(folder: Path, ca_pem: str, service: Handler, *, shares: bool = 
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols([CONTROL, MUX] if shares else [CONTROL])
     open_ones: dict[asyncio.StreamWriter, asyncio.Future[None]] = {}
+    gone = False
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if gone:  # while it shook hands
+            writer.transport.abort()
+            return
         open_ones[writer] = done = asyncio.get_running_loop().create_future()
         try:
             alpn = writer.get_extra_info("ssl_object").selected_alpn_protocol()
@@ -222,6 +226,12 @@ async def a_node(folder: Path, ca_pem: str, service: Handler, *, shares: bool = 
     try:
         yield Endpoint(host="127.0.0.1", port=server.sockets[0].getsockname()[1], fingerprint=fingerprint)
     finally:
+        gone = True
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(
+            0
+        )  # one that is accepted by now: asyncio forgets it if the server is closed before it begins
         server.close()
         left = dict(open_ones)
         for writer in left:
