@@ -229,9 +229,7 @@ async def a_node(folder: Path, ca_pem: str, service: Handler, *, shares: bool = 
         gone = True
         for listening in server.sockets:
             asyncio.get_running_loop().remove_reader(listening.fileno())
-        await asyncio.sleep(
-            0
-        )  # one that is accepted by now: asyncio forgets it if the server is closed before it begins
+        await asyncio.sleep(0)  # asyncio forgets one that is accepted, if the server is closed before it begins
         server.close()
         left = dict(open_ones)
         for writer in left:
